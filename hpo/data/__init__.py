@@ -1,0 +1,1 @@
+"""Raw files → sealed, cached tensors."""

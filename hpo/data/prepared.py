@@ -1,0 +1,83 @@
+"""What the data room hands on: cleaned, split, transformed tensors; the test part sealed on disk."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from hpo.config import Task
+
+
+@dataclass(frozen=True)
+class Part:
+    """Examples ready to train on or to evaluate.
+
+    features: [N, *input_shape] float32. targets: [N] int64 class indices, or float32 for regression.
+    """
+
+    features: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A training part, and the validation part transformed by statistics of that training part alone.
+
+    Regression targets of both parts stay in their own unit; `target_mean` and `target_scale` (0 and 1 for
+    classification) are the training part's, for a network that learns standardized targets.
+    """
+
+    train: Part
+    validation: Part
+    target_mean: float = 0.0
+    target_scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that was noticed in the raw data, in one sentence."""
+
+    kind: str
+    """unparsable, constant, duplicate, dropped, imputed, …"""
+    text: str
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """A data set as the search sees it."""
+
+    fingerprint: str
+    """SHA-256 of the raw content and of all configuration that shapes the parts."""
+    task: Task
+    classes: tuple[str, ...]
+    """Class names by index; empty for regression."""
+    input_shape: tuple[int, ...]
+    feature_names: tuple[str, ...]
+    """Of the raw columns; empty for arrays without names."""
+    sizes: dict[str, int]
+    """Rows: raw, train, validation (of the first fold), test."""
+    folds: tuple[Fold, ...]
+    """One, when validation is a fraction."""
+    findings: tuple[Finding, ...]
+    cache: Path
+    """The folder that holds the parts, among them the sealed test set."""
+
+    @property
+    def outputs(self) -> int:
+        """Width of the network's last layer."""
+        return len(self.classes) if self.task == "classification" else 1
+
+
+@dataclass(frozen=True)
+class FinalTraining:
+    """All of train + validation, for retraining the winner; the test part stays sealed."""
+
+    train: Part
+    preprocessing: Any
+    """The fitted scikit-learn transformer (raw columns → features), for the test part and for skops."""
+    target_mean: float = 0.0
+    target_scale: float = 1.0

@@ -1,0 +1,1 @@
+"""From a searched study to a tested, exported, reported winner."""

@@ -1,0 +1,1 @@
+"""The store, its snapshot, and the workers that search a study."""

@@ -1,0 +1,1 @@
+"""Lanes, cohorts and their optimizers: training that knows nothing of the search."""
