@@ -42,7 +42,7 @@ class Finding:
     """Something that was noticed in the raw data, in one sentence."""
 
     kind: str
-    """unparsable, constant, duplicate, dropped, imputed, …"""
+    """unparsable, zero, blank, empty, constant, duplicate, dropped, imputed, categories, row_number, rare"""
     text: str
 
 
@@ -78,6 +78,10 @@ class FinalTraining:
 
     train: Part
     preprocessing: Any
-    """The fitted scikit-learn transformer (raw columns → features), for the test part and for skops."""
+    """The fitted scikit-learn transformer (raw columns → features), for the test part and for skops.
+
+    It takes a DataFrame of the raw columns; an array [N, F] where they have no names, and images likewise,
+    flattened.
+    """
     target_mean: float = 0.0
     target_scale: float = 1.0

@@ -1,0 +1,252 @@
+"""The prepared parts on disk: safetensors and JSON in one folder for each fingerprint.
+
+folder/manifest.json         all that is small, and size and SHA-256 of each file beside it
+       parts.safetensors     features and targets of each fold, ready to train on
+       rows.safetensors      train + validation rows, cleaned but not transformed, for refitting
+       test.safetensors      the sealed test rows, likewise
+
+A folder appears whole or not at all: it is written under another name, fsynced and renamed. Of processes
+that race, one wins and the others' copies, which are equal, are discarded.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Hashable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from hpo.data.prepared import Finding, Fold, Part, PreparedData
+from hpo.data.splits import Targets
+from hpo.data.table import Features
+from hpo.errors import DataError
+
+VERSION = 1
+"""Part of the fingerprint: caches of another format are other folders."""
+MANIFEST = "manifest.json"
+PARTS = "parts.safetensors"
+RowsFile = Literal["rows.safetensors", "test.safetensors"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Cleaned rows, not transformed: features and targets of equal length."""
+
+    features: Features
+    targets: Targets
+
+
+def default_folder() -> Path:
+    """$HPO_CACHE, else $XDG_CACHE_HOME/hpo, else ~/.cache/hpo."""
+    if own := os.environ.get("HPO_CACHE"):
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "hpo"
+
+
+def load(folder: Path) -> PreparedData | None:
+    """The prepared data in `folder`; None if they are not there, or damaged, and must be prepared again.
+
+    The test rows are not opened: of their file, only the size is looked at.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        for name, stored in manifest["files"].items():
+            if (folder / name).stat().st_size != stored["bytes"]:
+                return None
+        if _sha256(folder / PARTS) != manifest["files"][PARTS]["sha256"]:
+            return None
+        tensors = load_file(folder / PARTS)
+        return _prepared(folder, manifest, tensors)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+        return None
+
+
+def store(prepared: PreparedData, rows: Rows, test: Rows) -> None:
+    """Write all of a data set to `prepared.cache`, unless another process did so meanwhile.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    try:
+        prepared.cache.parent.mkdir(parents=True, exist_ok=True)
+        with _beside(prepared.cache) as staging:
+            _write(staging, prepared, rows, test)
+            _publish(staging, prepared.cache)
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or prepared.cache}: the prepared data cannot be cached: "
+            f"{error.strerror or error}; HPO_CACHE names another folder"
+        ) from error
+
+
+def load_rows(prepared: PreparedData, name: RowsFile) -> Rows:
+    """The cleaned rows of the file `name`.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    path = prepared.cache / name
+    try:
+        manifest = json.loads((prepared.cache / MANIFEST).read_text(encoding="utf-8"))
+        sound = _sha256(path) == manifest["files"][name]["sha256"]
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path}: cannot be read: {error}; {_remedy(prepared)}") from error
+    if not sound:
+        raise DataError(f"{path}: is damaged (its SHA-256 is not the recorded one); {_remedy(prepared)}")
+    with safe_open(path, framework="pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+        return _decode(tensors, json.loads(file.metadata()["columns"]))
+
+
+def _remedy(prepared: PreparedData) -> str:
+    return f"delete {prepared.cache} and prepare the data again"
+
+
+# --- the folder
+
+
+@contextlib.contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """A new folder next to `folder`, gone afterwards unless it was renamed."""
+    staging = folder.parent / f".{folder.name[:16]}-{uuid.uuid4().hex}"
+    staging.mkdir()
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _publish(staging: Path, folder: Path) -> None:
+    if load(folder) is None:  # not there, or damaged
+        damaged = staging.with_name(f"{staging.name}-damaged")
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(damaged)
+        shutil.rmtree(damaged, ignore_errors=True)
+    try:
+        staging.rename(folder)
+    except OSError:  # a folder that is not empty is not replaced
+        if load(folder) is None:
+            raise
+    _fsync(folder.parent)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- its files
+
+
+def _write(staging: Path, prepared: PreparedData, rows: Rows, test: Rows) -> None:
+    parts: dict[str, Tensor] = {}
+    for index, fold in enumerate(prepared.folds):
+        for name, part in (("train", fold.train), ("validation", fold.validation)):
+            parts[f"{index}.{name}.features"] = part.features.contiguous()
+            parts[f"{index}.{name}.targets"] = part.targets.contiguous()
+    save_file(parts, staging / PARTS)
+    for name, content in (("rows.safetensors", rows), ("test.safetensors", test)):
+        tensors, columns = _encode(content)
+        save_file(tensors, staging / name, metadata={"columns": json.dumps(columns)})
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        for path in sorted(staging.iterdir())
+    }
+    manifest = {
+        "fingerprint": prepared.fingerprint,
+        "task": prepared.task,
+        "classes": prepared.classes,
+        "input_shape": prepared.input_shape,
+        "feature_names": prepared.feature_names,
+        "sizes": prepared.sizes,
+        "findings": [asdict(finding) for finding in prepared.findings],
+        "targets": [[fold.target_mean, fold.target_scale] for fold in prepared.folds],
+        "files": files,
+    }
+    (staging / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    for path in staging.iterdir():
+        _fsync(path)
+    _fsync(staging)
+
+
+def _prepared(folder: Path, manifest: dict[str, Any], tensors: dict[str, Tensor]) -> PreparedData:
+    folds = tuple(
+        Fold(
+            Part(tensors[f"{index}.train.features"], tensors[f"{index}.train.targets"]),
+            Part(tensors[f"{index}.validation.features"], tensors[f"{index}.validation.targets"]),
+            target_mean,
+            target_scale,
+        )
+        for index, (target_mean, target_scale) in enumerate(manifest["targets"])
+    )
+    return PreparedData(
+        fingerprint=manifest["fingerprint"],
+        task=manifest["task"],
+        classes=tuple(manifest["classes"]),
+        input_shape=tuple(manifest["input_shape"]),
+        feature_names=tuple(manifest["feature_names"]),
+        sizes=manifest["sizes"],
+        folds=folds,
+        findings=tuple(Finding(**finding) for finding in manifest["findings"]),
+        cache=folder,
+    )
+
+
+def _encode(rows: Rows) -> tuple[dict[str, Tensor], list[Any] | None]:
+    """Tensors, and the columns in their order: (name, categories or None if numeric); None without names.
+
+    numeric: [N, F] float64, nan where missing. codes: [N, C] int64, -1 where missing. array: [N, ...].
+    """
+    targets = torch.from_numpy(rows.targets)
+    if not isinstance(rows.features, pd.DataFrame):
+        return {"array": torch.from_numpy(np.ascontiguousarray(rows.features)), "targets": targets}, None
+    numeric, codes = [], []
+    columns: list[tuple[Hashable, list[str] | None]] = []
+    for name, column in rows.features.items():
+        if pd.api.types.is_numeric_dtype(column):
+            numeric.append(column.to_numpy(np.float64))
+            columns.append((name, None))
+        else:
+            own_codes, categories = pd.factorize(column, sort=True)
+            codes.append(own_codes.astype(np.int64))
+            columns.append((name, list(categories)))
+    tensors = {"targets": targets}
+    for key, arrays in (("numeric", numeric), ("codes", codes)):
+        if arrays:
+            tensors[key] = torch.from_numpy(np.stack(arrays, axis=1))
+    return tensors, columns
+
+
+def _decode(tensors: dict[str, Tensor], columns: list[Any] | None) -> Rows:
+    targets = tensors["targets"].numpy()
+    if columns is None:
+        return Rows(tensors["array"].numpy(), targets)
+    numeric = iter(tensors["numeric"].numpy().T) if "numeric" in tensors else iter(())
+    codes = iter(tensors["codes"].numpy().T) if "codes" in tensors else iter(())
+    features = {
+        name: next(numeric)
+        if categories is None
+        else np.array([*categories, np.nan], dtype=object)[next(codes)]  # -1 is the last
+        for name, categories in columns
+    }
+    return Rows(pd.DataFrame(features), targets)
