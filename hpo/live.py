@@ -1,0 +1,129 @@
+"""A study as it runs, in the terminal: a live view, or plain lines where the output is no terminal."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from hpo import terminal
+from hpo.config import StudyConfig
+from hpo.errors import HpoError
+from hpo.search.database import Database
+from hpo.search.records import StudyRecord
+from hpo.search.status import Status, StatusReader
+
+if TYPE_CHECKING:  # it imports torch, which costs seconds
+    from hpo.search.worker import WorkerOptions
+
+REFRESH = 0.5
+"""Seconds between readings."""
+PLAIN = 10.0
+"""Seconds between plain lines."""
+
+
+def watch(database: Database, study: StudyRecord, config: StudyConfig, console: Console) -> None:
+    """Show a study until it is searched."""
+    with _view(database, study, config, console) as look:
+        while look().state not in {"searched", "finished"}:
+            time.sleep(REFRESH)
+
+
+def search(
+    database: Database,
+    study: StudyRecord,
+    config: StudyConfig,
+    console: Console,
+    options: "WorkerOptions",
+    threads: int,
+) -> None:
+    """Search a study with worker processes of this machine, and show it.
+
+    Raises:
+        HpoError: a worker crashed too often, or the study was stopped.
+    """
+    from hpo.search.launch import LocalWorkers, watch_leases
+
+    reader = StatusReader(database, study)
+    if reader.read().state in {"searched", "finished"}:
+        return
+    command = ["worker", study.name, f"--workers={options.workers}", f"--lanes={options.lanes}"]
+    command += [f"--threads={threads}", f"--lease={options.lease}"]
+    url = database.url.render_as_string(hide_password=False)
+    leases = watch_leases(database, study, options)
+
+    def show(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    with (
+        LocalWorkers(command, url, options.workers, show) as workers,
+        _view(database, study, config, console) as look,
+    ):
+        while workers.poll():
+            leases.look()
+            look()
+            time.sleep(REFRESH)
+        last = look()
+    if last.waiting and config.hours is None:
+        raise HpoError(f"study {study.name!r} is stopped; `hpo resume {study.name}` lets it go on")
+
+
+@contextlib.contextmanager
+def _view(
+    database: Database, study: StudyRecord, config: StudyConfig, console: Console
+) -> Iterator[Callable[[], Status]]:
+    reader = StatusReader(database, study)
+    if not console.is_terminal:
+        yield _plain(reader, console)
+        return
+    with Live(console=console, auto_refresh=False, transient=True) as view:
+
+        def look() -> Status:
+            status = reader.read()
+            view.update(terminal.live(status, config), refresh=True)
+            return status
+
+        yield look
+
+
+def _plain(reader: StatusReader, console: Console) -> Callable[[], Status]:
+    shown, shown_at = "", 0.0
+
+    def look() -> Status:
+        nonlocal shown, shown_at
+        status = reader.read()
+        line = terminal.status_line(status)
+        if line != shown and (time.monotonic() - shown_at >= PLAIN or status.finished == status.total):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            shown, shown_at = line, time.monotonic()
+        return status
+
+    return look
+
+
+@contextlib.contextmanager
+def final_progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for what `finalize` tells; plain lines where the output is no terminal."""
+    if not console.is_terminal:
+        told: set[str] = set()
+
+        def line(doing: str, _done: int, total: int) -> None:
+            if doing not in told:
+                told.add(doing)
+                console.print(f"{doing} ({total} epochs)", markup=False, highlight=False)
+
+        yield line
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        tasks = {}
+
+        def bar(doing: str, done: int, total: int) -> None:
+            if doing not in tasks:
+                tasks[doing] = progress.add_task(doing, total=total)
+            progress.update(tasks[doing], completed=done, total=total)
+
+        yield bar

@@ -1,0 +1,292 @@
+"""The database: engine, transactions that ride out an outage, and the schema."""
+
+import contextlib
+import getpass
+import hashlib
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+import sqlalchemy.dialects.postgresql
+import sqlalchemy.dialects.sqlite
+import structlog
+from filelock import FileLock
+from optuna.storages import RDBStorage
+from optuna.storages._rdb import models as optuna_models
+from sqlalchemy import event
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+
+from hpo.errors import StorageError, UsageError
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+STUDIES = optuna_models.StudyModel.__table__
+DIRECTIONS = optuna_models.StudyDirectionModel.__table__
+STUDY_ATTRS = optuna_models.StudyUserAttributeModel.__table__
+TRIALS = optuna_models.TrialModel.__table__
+PARAMS = optuna_models.TrialParamModel.__table__
+VALUES = optuna_models.TrialValueModel.__table__
+STEPS = optuna_models.TrialIntermediateValueModel.__table__
+USER_ATTRS = optuna_models.TrialUserAttributeModel.__table__
+SYSTEM_ATTRS = optuna_models.TrialSystemAttributeModel.__table__
+
+LEASES = sa.Table(
+    "hpo_leases",
+    sa.MetaData(),
+    sa.Column("trial_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column(
+        "attempt", sa.Integer, nullable=False, doc="How often the trial was claimed; fences old writes."
+    ),
+    sa.Column("worker", sa.String(64), doc="Who holds it; NULL while it waits again."),
+    sa.Column("renewed", sa.Float(53), nullable=False, doc="Seconds since 1970, by the database's clock."),
+    sa.Column("progress", sa.Integer, nullable=False, doc="Epochs recorded when it was last reclaimed."),
+    sa.Column(
+        "fruitless", sa.Integer, nullable=False, doc="Attempts in a row that died alone with no new epoch."
+    ),
+    sa.Column("alone", sa.Boolean, nullable=False, doc="Died together with others: to be retried alone."),
+)
+"""One row for each trial that was ever claimed; deleted with its trial."""
+
+_LOCK_KEY = 0x68706F  # "hpo", for pg_advisory_lock
+_FOLLOW_TRIALS = {
+    "sqlite": (
+        "CREATE TRIGGER IF NOT EXISTS hpo_leases_follow AFTER DELETE ON trials "
+        "BEGIN DELETE FROM hpo_leases WHERE trial_id = OLD.trial_id; END",
+    ),
+    "postgresql": (
+        "ALTER TABLE hpo_leases DROP CONSTRAINT IF EXISTS hpo_leases_follow",
+        "ALTER TABLE hpo_leases ADD CONSTRAINT hpo_leases_follow "
+        "FOREIGN KEY (trial_id) REFERENCES trials (trial_id) ON DELETE CASCADE",
+    ),
+}
+"""SQLite enforces foreign keys only on connections that ask for it, and other tools' do not: a trigger."""
+
+
+class Database:
+    """An engine on SQLite or Postgres, and transactions on it that are repeated after an outage.
+
+    A transaction may run more than once, also after it was committed (when the answer to COMMIT was lost),
+    so what it does must be idempotent.
+    """
+
+    def __init__(self, url: str, patience: float = 180.0) -> None:
+        """`patience`: seconds that a transaction waits for a database that was reachable before.
+
+        Raises:
+            UsageError: the URL is malformed, names another kind of database, or its driver is missing.
+        """
+        self.url = _parse(url)
+        self.patience = patience
+        self.connected = False
+        self.engine = _engine(self.url)
+
+    def __enter__(self) -> "Database":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close its connections."""
+        self.engine.dispose()
+
+    @property
+    def sqlite(self) -> bool:
+        """Whether it is SQLite; otherwise it is Postgres."""
+        return self.engine.dialect.name == "sqlite"
+
+    def __str__(self) -> str:
+        """The URL, its password hidden."""
+        return self.url.render_as_string(hide_password=True)
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a transaction that sees one state of the database."""
+        return self._repeat(work, write=False)
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a transaction that holds SQLite's write lock from its beginning."""
+        return self._repeat(work, write=True)
+
+    def _repeat(self, work: Callable[[Connection], T], write: bool) -> T:
+        deadline = time.monotonic() + (self.patience if self.connected else 0.0)
+        for attempt in range(10_000):
+            try:
+                with self.engine.connect() as plain:
+                    connection = plain.execution_options(hpo_write=write)
+                    with connection.begin():
+                        result = work(connection)
+            except sa.exc.DBAPIError as error:
+                if not self._transient(error):
+                    raise self._failure(error) from error
+                self._wait(attempt, deadline, error)
+            else:
+                if attempt and self.connected:
+                    log.info("the database answers again", database=str(self))
+                self.connected = True
+                return result
+        raise AssertionError("the deadline comes first")
+
+    def _transient(self, error: sa.exc.DBAPIError) -> bool:
+        if self.sqlite:  # after its own busy timeout of 60 s
+            return "locked" in str(error.orig) or "busy" in str(error.orig)
+        return error.connection_invalidated or isinstance(
+            error, sa.exc.OperationalError | sa.exc.InterfaceError
+        )
+
+    def _wait(self, attempt: int, deadline: float, error: sa.exc.DBAPIError) -> None:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise self._failure(error) from error
+        if attempt in {1, 5} or attempt % 20 == 0:
+            log.warning(
+                "the database does not answer; waiting for it", database=str(self), seconds_left=round(left)
+            )
+        # Backoff with jitter, so that a hundred workers do not all come back in the same instant.
+        time.sleep(min(left, 0.1 * 2 ** min(attempt, 5)) * random.uniform(0.5, 1.0))
+
+    def _failure(self, error: sa.exc.DBAPIError) -> StorageError:
+        return StorageError(f"{self}: {str(error.orig).strip()}")
+
+    # --- schema
+
+    def has_schema(self) -> bool:
+        """Whether the tables are there.
+
+        Raises:
+            StorageError: the database cannot be reached.
+        """
+        if self.sqlite and not Path(self.url.database or "").exists():
+            return False  # looking would make an empty file
+        return self.read(lambda connection: sa.inspect(connection).has_table(LEASES.name))
+
+    def create_schema(self) -> None:
+        """Make the tables, ours and Optuna's, if they are not there. Any number of processes may race.
+
+        Raises:
+            StorageError: the database cannot be reached, or its schema is another Optuna version's.
+        """
+        if not self.has_schema():
+            with self._alone():
+                self._optuna_schema(skip_table_creation=False)
+                self.write(self._own_schema)
+        self._optuna_schema(skip_table_creation=True)
+
+    def _optuna_schema(self, skip_table_creation: bool) -> RDBStorage:
+        # RDBStorage fills in a template, so that a brace in a password must be doubled.
+        url = self.url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
+        connect = {"connect_args": _connect_args(self.url)}
+        try:
+            storage = RDBStorage(url, engine_kwargs=connect, skip_table_creation=skip_table_creation)
+        except RuntimeError as error:
+            raise StorageError(f"{self}: {error}") from error
+        storage.engine.dispose()
+        return storage
+
+    def _own_schema(self, connection: Connection) -> None:
+        LEASES.metadata.create_all(connection)
+        connection.exec_driver_sql(
+            "CREATE INDEX IF NOT EXISTS hpo_trials_by_state ON trials (study_id, state, number)"
+        )
+        for statement in _FOLLOW_TRIALS[self.engine.dialect.name]:
+            connection.exec_driver_sql(statement)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the one lock under which schemas are made."""
+        if self.sqlite:
+            name = hashlib.sha256(str(Path(self.url.database or "").resolve()).encode()).hexdigest()[:16]
+            with FileLock(Path(tempfile.gettempdir()) / f"hpo-{getpass.getuser()}-{name}.lock"):
+                yield
+            return
+        with self.engine.connect() as connection:
+            connection.execute(sa.select(sa.func.pg_advisory_lock(_LOCK_KEY)))
+            try:
+                yield
+            finally:
+                connection.execute(sa.select(sa.func.pg_advisory_unlock(_LOCK_KEY)))
+
+    def now(self) -> sa.ColumnElement[float]:
+        """The database's clock: seconds since 1970, UTC."""
+        if self.sqlite:
+            return sa.literal_column("((julianday('now') - 2440587.5) * 86400.0)", sa.Float)
+        return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Float(53))
+
+    def insert(self, table: sa.Table) -> Any:
+        """An INSERT that knows ON CONFLICT."""
+        return (sqlalchemy.dialects.sqlite if self.sqlite else sqlalchemy.dialects.postgresql).insert(table)
+
+    def upsert(self, table: sa.Table, key: tuple[str, ...], *update: str) -> Any:
+        """INSERT into `table`, or where a row of the same `key` stands, set its `update` columns."""
+        insert = self.insert(table)
+        return insert.on_conflict_do_update(
+            index_elements=list(key), set_={column: insert.excluded[column] for column in update}
+        )
+
+
+def utc_now() -> datetime:
+    """As Optuna stores it: naive UTC."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except sa.exc.ArgumentError as error:
+        raise UsageError(
+            "storage: not a database URL; valid: sqlite:///file.db, postgresql://user@host/database"
+        ) from error
+    backend = parsed.get_backend_name()
+    if backend == "postgresql":
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend != "sqlite":
+        raise UsageError(f"storage: {backend!r} is not supported; valid: sqlite:///file.db, postgresql://…")
+    if not parsed.database or parsed.database == ":memory:":
+        raise UsageError("storage: workers share the database, so SQLite needs a file: sqlite:///file.db")
+    return parsed
+
+
+def _connect_args(url: URL) -> dict[str, Any]:
+    if url.get_backend_name() == "sqlite":
+        return {"timeout": 60}
+    return {
+        "connect_timeout": 10,
+        "application_name": "hpo",
+        "tcp_user_timeout": 30_000,  # a peer that vanished is noticed within 30 s, not after 15 minutes
+        "options": "-c timezone=UTC -c statement_timeout=60000 -c idle_in_transaction_session_timeout=60000",
+    }
+
+
+def _engine(url: URL) -> Engine:
+    try:
+        engine = sa.create_engine(
+            url, connect_args=_connect_args(url), pool_pre_ping=url.get_backend_name() != "sqlite"
+        )
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"storage: Postgres needs the driver {error.name}: pip install 'hpo[postgres]'"
+        ) from error
+    if engine.dialect.name == "sqlite":
+        folder = Path(url.database or "").parent
+        if not folder.is_dir():
+            raise UsageError(f"storage: there is no folder {folder} for {url.database}")
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # BEGIN is ours, see _begin_sqlite
+    cursor = connection.cursor()
+    for pragma in ("busy_timeout=60000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A deferred transaction that turns into a writer fails at once when another one wrote meanwhile,
+    # whatever the busy timeout: writers take the lock at their beginning.
+    write = connection.get_execution_options().get("hpo_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

@@ -1,0 +1,129 @@
+"""Reading trials: what was claimed, as Optuna's `FrozenTrial`s, and only what may have changed."""
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.storages._rdb.models import TrialIntermediateValueModel, TrialValueModel
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import Connection
+
+from hpo.search.database import PARAMS, STEPS, SYSTEM_ATTRS, TRIALS, USER_ATTRS, VALUES, Database
+
+BATCH = 5000
+"""Trials a statement: SQLite allows 32,766 variables."""
+CLAIMED = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+class History:
+    """A study's claimed trials, kept up to date.
+
+    A finished trial never changes again, so each is read once: a reading starts at the first trial that was
+    unfinished at the last one.
+    """
+
+    def __init__(self, database: Database, study_id: int) -> None:
+        self.database = database
+        self.study_id = study_id
+        self.trials: dict[int, FrozenTrial] = {}
+        """By number: all that are running or finished."""
+        self._settled = 0
+        """All trials with a lower number are known to be finished."""
+
+    def refresh(self, own: Collection[int] = ()) -> None:
+        """Read what changed.
+
+        Args:
+            own: Numbers of running trials that are left as they are, for their worker knows them best.
+        """
+        query = sa.select(TRIALS).where(
+            TRIALS.c.study_id == self.study_id,
+            TRIALS.c.number >= self._settled,
+            TRIALS.c.state.in_(CLAIMED),
+        )
+
+        def work(connection: Connection) -> tuple[set[int], list[FrozenTrial]]:
+            rows = connection.execute(query).all()
+            changed = [row for row in rows if row.number not in own and not self._finished(row.number)]
+            return {row.number for row in rows}, list(_frozen(connection, changed))
+
+        claimed, changed = self.database.read(work)
+        for number in [n for n in self.trials if n >= self._settled and n not in claimed and n not in own]:
+            del self.trials[number]  # handed back: it waits
+        self.trials.update({trial.number: trial for trial in changed})
+        while self._finished(self._settled):
+            self._settled += 1
+
+    def _finished(self, number: int) -> bool:
+        return number in self.trials and self.trials[number].state.is_finished()
+
+
+def read_trials(database: Database, study_id: int) -> list[FrozenTrial]:
+    """All claimed trials of a study, by number."""
+    history = History(database, study_id)
+    history.refresh()
+    return [history.trials[number] for number in sorted(history.trials)]
+
+
+def _frozen(connection: Connection, rows: Sequence[Any]) -> Iterator[FrozenTrial]:
+    """Trial rows with all that belongs to them."""
+    for start in range(0, len(rows), BATCH):
+        batch = rows[start : start + BATCH]
+        ids = [row.trial_id for row in batch]
+        params = _by_trial(connection, PARAMS, ids)
+        values = _by_trial(connection, VALUES, ids)
+        steps = _by_trial(connection, STEPS, ids)
+        user_attrs = _by_trial(connection, USER_ATTRS, ids)
+        system_attrs = _by_trial(connection, SYSTEM_ATTRS, ids)
+        for row in batch:
+            distributions = {p.param_name: _distribution(p.distribution_json) for p in params[row.trial_id]}
+            yield FrozenTrial(
+                number=row.number,
+                state=row.state,
+                value=None,
+                values=_values(values[row.trial_id]),
+                datetime_start=_local(row.datetime_start),
+                datetime_complete=_local(row.datetime_complete),
+                params={
+                    p.param_name: distributions[p.param_name].to_external_repr(p.param_value)
+                    for p in params[row.trial_id]
+                },
+                distributions=distributions,
+                user_attrs={a.key: json.loads(a.value_json) for a in user_attrs[row.trial_id]},
+                system_attrs={a.key: json.loads(a.value_json) for a in system_attrs[row.trial_id]},
+                intermediate_values={
+                    s.step: TrialIntermediateValueModel.stored_repr_to_intermediate_value(
+                        s.intermediate_value, s.intermediate_value_type
+                    )
+                    for s in steps[row.trial_id]
+                },
+                trial_id=row.trial_id,
+            )
+
+
+def _by_trial(connection: Connection, table: sa.Table, ids: Sequence[int]) -> dict[int, list[Any]]:
+    found: dict[int, list[Any]] = defaultdict(list)
+    primary = next(iter(table.primary_key))
+    for row in connection.execute(sa.select(table).where(table.c.trial_id.in_(ids)).order_by(primary)):
+        found[row.trial_id].append(row)
+    return found
+
+
+def _values(rows: list[Any]) -> list[float] | None:
+    ordered = sorted(rows, key=lambda row: int(row.objective))
+    return [TrialValueModel.stored_repr_to_value(row.value, row.value_type) for row in ordered] or None
+
+
+@lru_cache(maxsize=1024)
+def _distribution(text: str) -> BaseDistribution:
+    return json_to_distribution(text)
+
+
+def _local(moment: datetime | None) -> datetime | None:
+    """Optuna stores naive UTC and shows naive local time."""
+    return None if moment is None else moment.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)

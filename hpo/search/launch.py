@@ -1,0 +1,201 @@
+"""Launching workers: processes of this machine, watched and restarted; and a worker process's own life."""
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+
+import structlog
+from optuna.trial import TrialState
+
+from hpo.data.prepare import prepare
+from hpo.errors import HpoError
+from hpo.search.database import Database
+from hpo.search.leases import Leases, Watch
+from hpo.search.objective import Trainer
+from hpo.search.records import StudyRecord
+from hpo.search.status import STOPPED
+from hpo.search.studies import Studies
+from hpo.search.submission import CONFIG, check_data, config_of
+from hpo.search.worker import Worker, WorkerOptions
+
+log = structlog.get_logger()
+
+RESTARTS = 3
+"""Times that one worker process is started again after it crashed."""
+GRACE = 10.0
+"""Seconds that a stopped worker has for handing its trials back."""
+LAUNCHER = "HPO_LAUNCHER_PID"
+
+
+def serve(
+    database: Database,
+    study: StudyRecord,
+    options: WorkerOptions,
+    stop: threading.Event,
+    device: str = "cpu",
+) -> None:
+    """Work on one study in this process until it is searched or `stop` is set.
+
+    Raises:
+        UsageError: the data here are not those that the study was submitted with.
+    """
+    config = config_of(study)
+    prepared = prepare(config)
+    check_data(study, prepared.fingerprint)
+    Worker(database, study, config, Trainer(config, prepared, device), options, stop).run()
+
+
+def open_studies(database: Database, name: str | None, stop: threading.Event) -> Iterator[StudyRecord]:
+    """The study called `name`; without a name each study that has trials left, as long as one has.
+
+    Raises:
+        UsageError: there is no study of that name.
+    """
+    studies = Studies(database)
+    if name is not None:
+        yield studies.study(name)
+        return
+    while not stop.is_set():
+        unfinished = [study for study in studies.studies() if CONFIG in study.attrs and _open(studies, study)]
+        if not unfinished:
+            return
+        yield unfinished[0]
+
+
+def _open(studies: Studies, study: StudyRecord) -> bool:
+    counts = studies.counts(study.study_id)
+    return not study.attrs.get(STOPPED) and counts[TrialState.WAITING] + counts[TrialState.RUNNING] > 0
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set, and the end of the launcher that started this process."""
+    stop = threading.Event()
+    previous = {
+        number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    launcher = os.environ.get(LAUNCHER)
+    if launcher is not None:
+        threading.Thread(target=_follow, args=(int(launcher), stop), name="launcher", daemon=True).start()
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _follow(launcher: int, stop: threading.Event) -> None:
+    while not stop.wait(1.0):
+        if os.getppid() != launcher:
+            log.warning("the launcher is gone; stopping")
+            stop.set()
+
+
+@dataclass
+class _Process:
+    popen: subprocess.Popen[str]
+    crashes: int = 0
+    lines: list[str] = field(default_factory=list)
+
+
+class LocalWorkers:
+    """Worker processes on this machine: a context manager that leaves none behind."""
+
+    def __init__(self, command: Sequence[str], url: str, count: int, show: Callable[[str], None]) -> None:
+        """
+        Args:
+            command: Arguments of `hpo` that start one worker; no secret may be among them.
+            url: The database's, with its password: handed on in the environment.
+            count: How many.
+            show: Told each line that a worker prints.
+        """
+        self.command = [sys.executable, "-m", "hpo.cli", *command]
+        self.environment = os.environ | {"HPO_STORAGE": url, LAUNCHER: str(os.getpid())}
+        self.count = count
+        self.show = show
+        self.processes: list[_Process] = []
+        self._lines: queue.Queue[tuple[_Process, str]] = queue.Queue()
+
+    def __enter__(self) -> "LocalWorkers":
+        self.processes = [_Process(self._start()) for _ in range(self.count)]
+        for process in self.processes:
+            self._listen(process)
+        return self
+
+    def _start(self) -> subprocess.Popen[str]:
+        # A session of its own, so that Ctrl-C reaches the launcher alone, and it stops them in order.
+        return subprocess.Popen(
+            self.command,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def _listen(self, process: _Process) -> None:
+        def read(stream: Iterator[str]) -> None:
+            for line in stream:
+                self._lines.put((process, line.rstrip()))
+
+        assert process.popen.stdout is not None
+        threading.Thread(target=read, args=(process.popen.stdout,), daemon=True).start()
+
+    def poll(self) -> bool:
+        """Restart crashed workers; answers whether any is still at work.
+
+        Raises:
+            HpoError: a worker crashed too often; the message has its last lines.
+        """
+        self._drain()
+        for process in self.processes:
+            code = process.popen.poll()
+            if code in {None, 0}:
+                continue
+            self._drain()
+            if code == 2 or process.crashes >= RESTARTS:  # a usage error would only repeat itself
+                last = "\n".join(process.lines[-20:])
+                raise HpoError(f"a worker ended with exit code {code}:\n{last}")
+            process.crashes += 1
+            self.show(f"a worker ended with exit code {code}; restart {process.crashes} of {RESTARTS}")
+            process.popen = self._start()
+            self._listen(process)
+        return any(process.popen.poll() is None for process in self.processes)
+
+    def _drain(self) -> None:
+        while True:
+            try:
+                process, line = self._lines.get_nowait()
+            except queue.Empty:
+                return
+            process.lines = [*process.lines[-19:], line]
+            self.show(line)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        alive = [process.popen for process in self.processes if process.popen.poll() is None]
+        for popen in alive:
+            popen.terminate()
+        deadline = time.monotonic() + GRACE
+        for popen in alive:
+            try:
+                popen.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                popen.kill()
+                popen.wait()
+        self._drain()
+
+
+def watch_leases(database: Database, study: StudyRecord, options: WorkerOptions) -> Watch:
+    """A watch over a study's leases, for the launcher: it works also when all workers are dead."""
+    return Watch(Leases(database), options.lease, options.retries, study.study_id)

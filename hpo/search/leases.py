@@ -1,0 +1,175 @@
+"""Leases: renewed while their worker lives, taken back when it was seen dead."""
+
+import json
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from types import TracebackType
+
+import sqlalchemy as sa
+import structlog
+from optuna.trial import TrialState
+from sqlalchemy.engine import Connection
+
+from hpo.errors import StorageError
+from hpo.search.database import LEASES, STEPS, TRIALS, USER_ATTRS, Database, utc_now
+from hpo.search.records import Lease
+
+log = structlog.get_logger()
+
+
+class Leases:
+    """The leases of a `Database`."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._upsert_user_attr = database.upsert(USER_ATTRS, ("trial_id", "key"), "value_json")
+
+    def renew(self, worker: str) -> None:
+        """Renew all leases of `worker`."""
+        running = sa.select(TRIALS.c.trial_id).where(TRIALS.c.state == TrialState.RUNNING)
+        update = (
+            sa.update(LEASES)
+            .where(LEASES.c.worker == worker, LEASES.c.trial_id.in_(running))
+            .values(renewed=self.database.now())
+        )
+        self.database.write(lambda connection: connection.execute(update) and None)
+
+    def running(self, study_id: int | None = None) -> list[Lease]:
+        """The leases of all running trials (of one study)."""
+        query = (
+            sa.select(LEASES.c.trial_id, LEASES.c.attempt, LEASES.c.worker, LEASES.c.renewed)
+            .join(TRIALS, TRIALS.c.trial_id == LEASES.c.trial_id)
+            .where(TRIALS.c.state == TrialState.RUNNING, LEASES.c.worker.is_not(None))
+        )
+        if study_id is not None:
+            query = query.where(TRIALS.c.study_id == study_id)
+        return self.database.read(lambda connection: [Lease(*row) for row in connection.execute(query)])
+
+    def reclaim(self, expired: Sequence[Lease], retries: int) -> None:
+        """Take back trials whose leases were seen `expired`, unless they were renewed since.
+
+        A trial that died alone `retries` times in a row without a new epoch fails; any other waits again
+        under its number. Trials that died together are marked to be retried alone, which tells the guilty
+        one from its neighbours.
+        """
+
+        def work(connection: Connection) -> None:
+            together = Counter(lease.worker for lease in expired)
+            for lease in sorted(expired, key=lambda lease: lease.trial_id):
+                self._reclaim_one(connection, lease, retries, alone=together[lease.worker] == 1)
+
+        if expired:
+            self.database.write(work)
+
+    def _reclaim_one(self, connection: Connection, lease: Lease, retries: int, alone: bool) -> None:
+        same = (
+            LEASES.c.trial_id == lease.trial_id,
+            LEASES.c.attempt == lease.attempt,
+            LEASES.c.worker == lease.worker,
+            LEASES.c.renewed == lease.renewed,
+        )
+        row = connection.execute(
+            sa.select(LEASES.c.progress, LEASES.c.fruitless).where(*same).with_for_update()
+        ).one_or_none()
+        if row is None:
+            return
+        reached = connection.execute(
+            sa.select(sa.func.coalesce(sa.func.max(STEPS.c.step), 0)).where(
+                STEPS.c.trial_id == lease.trial_id
+            )
+        ).scalar_one()
+        fruitless = 0 if reached > row.progress else row.fruitless + int(alone)
+        connection.execute(
+            sa.update(LEASES)
+            .where(*same)
+            .values(worker=None, progress=reached, fruitless=fruitless, alone=not alone or fruitless > 0)
+        )
+        failed = fruitless > retries
+        if failed:
+            cause = (
+                f"its worker died {fruitless} times in a row after epoch {reached}, training this trial alone"
+            )
+            connection.execute(
+                self._upsert_user_attr,
+                [{"trial_id": lease.trial_id, "key": "failure", "value_json": json.dumps(cause)}],
+            )
+        connection.execute(
+            sa.update(TRIALS)
+            .where(TRIALS.c.trial_id == lease.trial_id, TRIALS.c.state == TrialState.RUNNING)
+            .values(
+                state=TrialState.FAIL if failed else TrialState.WAITING,
+                datetime_complete=utc_now() if failed else None,
+            )
+        )
+
+
+class Watch:
+    """Notices leases that nobody renews.
+
+    A lease counts as expired once it was seen unrenewed for `seconds` by looks that followed each other
+    closely: after an outage of the database, or a pause of this process, everyone would look dead.
+    """
+
+    def __init__(self, leases: Leases, seconds: float, retries: int, study_id: int | None = None) -> None:
+        self.leases = leases
+        self.seconds = seconds
+        self.retries = retries
+        self.study_id = study_id
+        self._first_seen: dict[Lease, float] = {}
+        self._last_look = -math.inf
+
+    def look(self) -> list[Lease]:
+        """Look once, and reclaim what has expired.
+
+        Returns:
+            The expired leases.
+        """
+        started = time.monotonic()
+        seen = self.leases.running(self.study_id)
+        now = time.monotonic()
+        if now - min(started, self._last_look) > self.seconds:
+            self._first_seen = {}
+        self._last_look = now
+        self._first_seen = {lease: self._first_seen.get(lease, now) for lease in seen}
+        expired = [lease for lease, since in self._first_seen.items() if now - since > self.seconds]
+        if expired:
+            log.info("taking back trials whose worker is gone", workers=sorted({e.worker for e in expired}))
+            self.leases.reclaim(expired, self.retries)
+        return expired
+
+
+class Heartbeat:
+    """A thread that renews a worker's leases and watches those of the others; it ends with its process.
+
+    A context manager around the worker's life.
+    """
+
+    def __init__(self, leases: Leases, worker: str, seconds: float, retries: int) -> None:
+        self.leases = leases
+        self.worker = worker
+        self.seconds = seconds
+        self.watch = Watch(leases, seconds, retries)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> "Heartbeat":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+    def _beat(self) -> None:
+        while not self._stop.wait(self.seconds / 4):
+            try:
+                self.leases.renew(self.worker)
+                self.watch.look()
+            except StorageError as error:
+                # The worker itself meets the same outage at its next write, and decides there.
+                log.warning("leases could not be renewed", reason=str(error))

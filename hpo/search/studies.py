@@ -1,0 +1,154 @@
+"""Studies in the database: registering, listing, extending them. A study's budget is its rows."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+from sqlalchemy.engine import Connection
+
+from hpo.errors import UsageError
+from hpo.search.database import DIRECTIONS, STUDIES, STUDY_ATTRS, TRIALS, Database
+from hpo.search.records import StudyRecord
+
+BATCH = 1000
+"""Rows a statement: SQLite allows 32,766 variables."""
+
+
+class Studies:
+    """The studies of a `Database`."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._upsert_attr = database.upsert(STUDY_ATTRS, ("study_id", "key"), "value_json")
+
+    def submit(
+        self, name: str, direction: StudyDirection, attrs: Mapping[str, Any], trials: int
+    ) -> StudyRecord:
+        """Register a study and its waiting trials; one of that name stays as it is."""
+
+        def work(connection: Connection) -> None:
+            insert: Any = self.database.insert(STUDIES).values(study_name=name)
+            made = connection.execute(
+                insert.on_conflict_do_nothing(index_elements=["study_name"]).returning(STUDIES.c.study_id)
+            ).scalar()
+            if made is None:
+                return
+            connection.execute(sa.insert(DIRECTIONS).values(study_id=made, objective=0, direction=direction))
+            self._set_attrs(connection, made, attrs)
+            self._add_trials(connection, made, 0, trials)
+
+        self.database.write(work)
+        return self.study(name)
+
+    def extend(self, study_id: int, total: int) -> int:
+        """Add waiting trials until the study has `total`; answers how many were added."""
+
+        def work(connection: Connection) -> int:
+            connection.execute(
+                sa.select(STUDIES.c.study_id).where(STUDIES.c.study_id == study_id).with_for_update()
+            )
+            there = connection.execute(
+                sa.select(sa.func.count()).where(TRIALS.c.study_id == study_id)
+            ).scalar_one()
+            self._add_trials(connection, study_id, there, total)
+            return max(0, total - int(there))
+
+        return self.database.write(work)
+
+    def _add_trials(self, connection: Connection, study_id: int, first: int, end: int) -> None:
+        rows = [
+            {"number": number, "study_id": study_id, "state": TrialState.WAITING}
+            for number in range(first, end)
+        ]
+        for batch in _batches(rows):
+            connection.execute(sa.insert(TRIALS), batch)
+
+    def study(self, name: str) -> StudyRecord:
+        """The study called `name`.
+
+        Raises:
+            UsageError: there is none; the message lists those that there are.
+        """
+        studies = {study.name: study for study in self.studies(name)}
+        if name not in studies:
+            names = [study.name for study in self.studies()]
+            raise UsageError(
+                f"{self.database}: no study {name!r}; there are {', '.join(names) or 'none yet'}"
+            )
+        return studies[name]
+
+    def studies(self, name: str | None = None) -> list[StudyRecord]:
+        """All studies of one objective, or the one called `name`, with their attributes."""
+
+        def work(connection: Connection) -> list[StudyRecord]:
+            query = sa.select(STUDIES.c.study_id, STUDIES.c.study_name, DIRECTIONS.c.direction).join(
+                DIRECTIONS, DIRECTIONS.c.study_id == STUDIES.c.study_id
+            )
+            if name is not None:
+                query = query.where(STUDIES.c.study_name == name)
+            rows = connection.execute(query.order_by(STUDIES.c.study_id)).all()
+            attrs: dict[int, dict[str, Any]] = {row.study_id: {} for row in rows}
+            found = sa.select(STUDY_ATTRS.c.study_id, STUDY_ATTRS.c.key, STUDY_ATTRS.c.value_json)
+            for row in connection.execute(found.where(STUDY_ATTRS.c.study_id.in_(list(attrs)))):
+                attrs[row.study_id][row.key] = json.loads(row.value_json)
+            return [
+                StudyRecord(row.study_id, row.study_name, row.direction, attrs[row.study_id]) for row in rows
+            ]
+
+        return self.database.read(work)
+
+    def set_attrs(self, study_id: int, attrs: Mapping[str, Any]) -> None:
+        """Set user attributes of a study."""
+        self.database.write(lambda connection: self._set_attrs(connection, study_id, attrs))
+
+    def _set_attrs(self, connection: Connection, study_id: int, attrs: Mapping[str, Any]) -> None:
+        rows = [
+            {"study_id": study_id, "key": key, "value_json": json.dumps(value)}
+            for key, value in attrs.items()
+        ]
+        if rows:
+            connection.execute(self._upsert_attr, rows)
+
+    def claim_attr(self, study_id: int, key: str, value: Any) -> bool:
+        """Set a user attribute that is not there; whether this call is the one that set it."""
+        row = {"study_id": study_id, "key": key, "value_json": json.dumps(value)}
+        insert = self.database.insert(STUDY_ATTRS).values(row)
+        stored = sa.select(STUDY_ATTRS.c.value_json).where(
+            STUDY_ATTRS.c.study_id == study_id, STUDY_ATTRS.c.key == key
+        )
+
+        def work(connection: Connection) -> bool:
+            connection.execute(insert.on_conflict_do_nothing(index_elements=["study_id", "key"]))
+            return bool(connection.execute(stored).scalar_one() == row["value_json"])
+
+        return self.database.write(work)
+
+    def drop_attr(self, study_id: int, key: str, value: Any) -> None:
+        """Remove a user attribute, if it still has this value."""
+        delete = sa.delete(STUDY_ATTRS).where(
+            STUDY_ATTRS.c.study_id == study_id,
+            STUDY_ATTRS.c.key == key,
+            STUDY_ATTRS.c.value_json == json.dumps(value),
+        )
+
+        def work(connection: Connection) -> None:
+            connection.execute(delete)
+
+        self.database.write(work)
+
+    def counts(self, study_id: int) -> dict[TrialState, int]:
+        """How many trials are in each state."""
+
+        def work(connection: Connection) -> dict[TrialState, int]:
+            query = sa.select(TRIALS.c.state, sa.func.count()).where(TRIALS.c.study_id == study_id)
+            found = {row[0]: row[1] for row in connection.execute(query.group_by(TRIALS.c.state))}
+            return {state: found.get(state, 0) for state in TrialState}
+
+        return self.database.read(work)
+
+
+def _batches(rows: list[dict[str, Any]]) -> Iterable[list[dict[str, Any]]]:
+    return (rows[start : start + BATCH] for start in range(0, len(rows), BATCH))

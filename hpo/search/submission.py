@@ -1,0 +1,81 @@
+"""A configuration as a study in the database, and back."""
+
+from pathlib import Path
+from typing import Any
+
+from optuna.study import StudyDirection
+from pydantic import ValidationError
+
+from hpo.config import StudyConfig
+from hpo.errors import UsageError
+from hpo.search.records import StudyRecord
+from hpo.search.studies import Studies
+
+CONFIG, FOLDER, FINGERPRINT = "hpo:config", "hpo:folder", "hpo:fingerprint"
+
+
+def submit(studies: Studies, config: StudyConfig, fingerprint: str) -> StudyRecord:
+    """Register the study with its resolved configuration; the same one again changes nothing.
+
+    Args:
+        studies: Where.
+        config: What the study file says.
+        fingerprint: Of the data, so that no worker searches on others.
+
+    Raises:
+        UsageError: a study of that name has another configuration or other data.
+    """
+    direction = StudyDirection.MAXIMIZE if config.direction == "maximize" else StudyDirection.MINIMIZE
+    attrs = {
+        CONFIG: config.model_dump(mode="json"),
+        FOLDER: str(config.folder.resolve()),
+        FINGERPRINT: fingerprint,
+    }
+    study = studies.submit(config.name, direction, attrs, config.trials)
+    stored = config_of(study)
+    if stored.digest() != config.digest():
+        keys = ", ".join(_differences(stored.model_dump(mode="json"), config.model_dump(mode="json")))
+        raise UsageError(
+            f"study {config.name!r} is already in {studies.database} with another configuration ({keys} "
+            "differ); give the new one another name, or `hpo extend` the old one for more trials"
+        )
+    check_data(study, fingerprint)
+    return study
+
+
+def check_data(study: StudyRecord, fingerprint: str) -> None:
+    """Refuse data other than those that the study was submitted with.
+
+    Raises:
+        UsageError: their fingerprint differs.
+    """
+    if study.attrs[FINGERPRINT] != fingerprint:
+        raise UsageError(
+            f"study {study.name!r} was submitted with other data: they have changed since, or are another "
+            f"version here (fingerprint {study.attrs[FINGERPRINT][:12]}, here {fingerprint[:12]})"
+        )
+
+
+def config_of(study: StudyRecord) -> StudyConfig:
+    """The configuration that a study was submitted with.
+
+    Raises:
+        UsageError: the study was not made by hpo, or by a version whose study files were different.
+    """
+    if CONFIG not in study.attrs:
+        raise UsageError(f"study {study.name!r} was not made by hpo: it has no attribute {CONFIG!r}")
+    try:
+        config = StudyConfig.model_validate(study.attrs[CONFIG])
+    except ValidationError as error:
+        raise UsageError(f"study {study.name!r}: its configuration is another version's: {error}") from error
+    return config.at(Path(study.attrs[FOLDER]))
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    keys = []
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) == new.get(key):
+            continue
+        inside = isinstance(old.get(key), dict) and isinstance(new.get(key), dict)
+        keys += _differences(old[key], new[key], f"{prefix}{key}.") if inside else [prefix + key]
+    return keys
