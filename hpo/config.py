@@ -7,9 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PrivateAttr, Tag
+from pydantic import BeforeValidator, Field, PrivateAttr
 
-from hpo.space import Choice, Parameter, Value
+from hpo.methods import Asha as Asha
+from hpo.methods import Gp as Gp
+from hpo.methods import Grid as Grid
+from hpo.methods import Hyperband as Hyperband
+from hpo.methods import Median as Median
+from hpo.methods import NoPruner as NoPruner
+from hpo.methods import Patient as Patient
+from hpo.methods import Pruner, Sampler
+from hpo.methods import Qmc as Qmc
+from hpo.methods import RandomSearch as RandomSearch
+from hpo.methods import Tpe as Tpe
+from hpo.section import ChoiceOrList, Plain, Section, Seed, Whole, refusal, unknown
+from hpo.space import Parameter, Value
 from hpo.usercode import is_user_function
 
 Task = Literal["classification", "regression"]
@@ -37,12 +49,6 @@ TASKS: dict[Metric, Task | None] = {  # None: either
 }
 
 
-class Section(BaseModel):
-    """A part of a study file: unknown keys are mistakes, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 class _Data(Section):
     test_fraction: float = Field(0.15, gt=0, lt=1, description="Share of all rows sealed as the test set.")
     task: Task | None = Field(
@@ -53,10 +59,12 @@ class _Data(Section):
 class CsvData(_Data):
     """A table in a text file with a header line."""
 
-    source: Literal["csv"]
-    path: str = Field(min_length=1, description="Relative to the study file.")
+    source: Literal["csv"] = Field(description="A text file.")
+    path: str = Field(min_length=1, description="The file, relative to the study file.")
     target: str = Field(min_length=1, description="The column to predict.")
-    delimiter: str | None = Field(None, min_length=1, max_length=1, description="Found by itself by default.")
+    delimiter: str | None = Field(
+        None, min_length=1, max_length=1, description="Between cells; found by itself by default."
+    )
     missing: Literal["drop", "median", "mean", "most_frequent"] = Field(
         "median", description="Rows with missing cells are dropped, or the cells are filled in."
     )
@@ -68,189 +76,112 @@ class CsvData(_Data):
 class SklearnData(_Data):
     """A data set that ships with scikit-learn."""
 
-    source: Literal["sklearn"]
-    name: Literal["breast_cancer", "wine", "digits", "iris", "diabetes"]
+    source: Literal["sklearn"] = Field(description="One of scikit-learn's own data sets.")
+    name: Literal["breast_cancer", "wine", "digits", "iris", "diabetes"] = Field(
+        description="Which one; diabetes is for regression."
+    )
 
 
 class UserData(_Data):
     """The user's own arrays: `load(**options)` returns `(features, targets)`."""
 
-    source: str = Field(pattern=r"^.+\.py:[A-Za-z_]\w*$", description="path/to/file.py:load")
-    options: dict[str, Any] = Field({}, description="Keyword arguments for the function.")
+    source: str = Field(
+        pattern=r"^.+\.py:[A-Za-z_]\w*$",
+        description="path/to/file.py:load, a function of your own; relative to the study file.",
+    )
+    options: dict[str, Plain] = Field({}, description="Keyword arguments for the function.")
 
 
-def _data_kind(raw: Any) -> str | None:
-    source = raw.get("source") if isinstance(raw, dict) else getattr(raw, "source", None)
-    if isinstance(source, str) and is_user_function(source):
-        return "file.py:load"
-    return source if isinstance(source, str) and source in {"csv", "sklearn"} else None
+SOURCES: dict[str, type[_Data]] = {"csv": CsvData, "sklearn": SklearnData, "path/to/file.py:load": UserData}
+
+
+def _data(raw: Any) -> Any:
+    if isinstance(raw, _Data):
+        return raw
+    if not isinstance(raw, dict):
+        raise refusal(f"must be a mapping with a source ({', '.join(SOURCES)})")
+    model = data_model(raw)
+    if model is None:
+        raise unknown(raw.get("source"), list(SOURCES), "source")
+    return model.model_validate(raw)
+
+
+def data_model(raw: Mapping[Any, Any]) -> type[Section] | None:
+    """What data with these keys are meant to be; None when they have no source that we know."""
+    source = raw.get("source")
+    if not isinstance(source, str):
+        return None
+    return UserData if is_user_function(source) else SOURCES.get(source)
 
 
 Data = Annotated[
-    Annotated[CsvData, Tag("csv")]
-    | Annotated[SklearnData, Tag("sklearn")]
-    | Annotated[UserData, Tag("file.py:load")],
-    Discriminator(_data_kind),
+    CsvData | SklearnData | UserData,
+    BeforeValidator(_data, json_schema_input_type=CsvData | SklearnData | UserData),
 ]
 
 
 class Fraction(Section):
     """One validation part of this share of all rows, like `test_fraction`."""
 
-    fraction: float = Field(0.15, gt=0, lt=1)
+    fraction: float = Field(0.15, gt=0, lt=1, description="Share of all rows to validate on.")
 
 
 class Folds(Section):
     """Cross-validation: a trial's value is the mean over its folds."""
 
-    folds: int = Field(ge=2, le=50)
+    folds: Whole = Field(ge=2, le=50, description="How many parts take turns as the validation part.")
 
 
-def _validation_kind(raw: Any) -> str:
-    return "folds" if isinstance(raw, Folds) or (isinstance(raw, dict) and "folds" in raw) else "fraction"
+def _validation(raw: Any) -> Any:
+    if isinstance(raw, Fraction | Folds):
+        return raw
+    if not isinstance(raw, dict):
+        raise refusal("must be {fraction: …} or {folds: …}")
+    return validation_model(raw).model_validate(raw)
+
+
+def validation_model(raw: Mapping[Any, Any]) -> type[Section]:
+    """What a validation with these keys is meant to be."""
+    return Folds if "folds" in raw else Fraction
 
 
 Validation = Annotated[
-    Annotated[Fraction, Tag("fraction")] | Annotated[Folds, Tag("folds")], Discriminator(_validation_kind)
+    Fraction | Folds, BeforeValidator(_validation, json_schema_input_type=Fraction | Folds)
 ]
 
 
 class Hyperparameters(Section):
     """What every architecture is trained with; each may be searched, and these are the defaults."""
 
-    batch_size: int = Field(64, ge=1)
-    optimizer: Optimizer = "adam"
-    learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
+    batch_size: Whole = Field(64, ge=1, description="Examples in one step.")
+    optimizer: Optimizer = Field("adam", description="As in torch.optim.")
+    learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False, description="Step size of the optimizer.")
     weight_decay: float = Field(
         0.0, ge=0, allow_inf_nan=False, description="L2 penalty; decoupled for adamw (as in torch.optim)."
     )
     momentum: float = Field(0.0, ge=0, lt=1, description="Of sgd and rmsprop.")
-    nesterov: bool = Field(False, description="Of sgd.")
+    nesterov: bool = Field(False, description="Of sgd with momentum.")
 
 
 class Training(Hyperparameters):
     """How a trial trains."""
 
-    epochs: int = Field(30, ge=1)
-    seed: int = Field(0, ge=0, lt=2**31)
+    epochs: Whole = Field(30, ge=1, description="Epochs of a trial that is not pruned.")
+    seed: Seed = Field(0, description="Of splits, initial weights, sample order, dropout.")
     select: Literal["last", "best_epoch"] = Field(
         "last", description="A trial's value is its last epoch's, or its best one's."
     )
 
 
-class _Seeded(Section):
-    name: str
-    seed: int | None = Field(None, ge=0, lt=2**31, description="training.seed by default.")
-
-
-class Tpe(_Seeded):
-    """Tree-structured Parzen estimator (Bergstra et al., 2011)."""
-
-    name: Literal["tpe"] = "tpe"
-    startup_trials: int = Field(10, ge=1, description="Random trials before the model is asked.")
-    multivariate: bool | None = Field(
-        None, description="Model parameters jointly; Optuna decides by default."
-    )
-
-
-class Gp(_Seeded):
-    """Gaussian process with expected improvement."""
-
-    name: Literal["gp"] = "gp"
-    startup_trials: int = Field(10, ge=1, description="Random trials before the model is asked.")
-
-
-class RandomSearch(_Seeded):
-    """Independent draws (Bergstra and Bengio, 2012), numbered: the same with any number of workers."""
-
-    name: Literal["random"] = "random"
-
-
-class Qmc(_Seeded):
-    """Scrambled Sobol points, numbered: the same with any number of workers."""
-
-    name: Literal["qmc"] = "qmc"
-
-
-class Grid(Section):
-    """Every combination once; `trials` must be their number."""
-
-    name: Literal["grid"] = "grid"
-
-
-class Median(Section):
-    """Prunes below the median of the trials so far at the same epoch."""
-
-    name: Literal["median"] = "median"
-    startup_trials: int = Field(5, ge=0, description="Finished trials before the first is pruned.")
-    min_epochs: int = Field(5, ge=1, description="Epochs that every trial trains.")
-
-
-class Asha(Section):
-    """Asynchronous successive halving (Li et al., 2020)."""
-
-    name: Literal["asha"] = "asha"
-    min_epochs: int = Field(1, ge=1, description="Epochs that every trial trains.")
-    reduction_factor: int = Field(4, ge=2, description="One in so many trials goes on at each rung.")
-
-
-class Hyperband(Section):
-    """Successive halving with several values of min_epochs (Li et al., 2018)."""
-
-    name: Literal["hyperband"] = "hyperband"
-    min_epochs: int = Field(1, ge=1, description="Epochs that every trial trains.")
-    reduction_factor: int = Field(3, ge=2, description="One in so many trials goes on at each rung.")
-
-
-class Patient(Section):
-    """Prunes a trial that has not improved for `patience` epochs."""
-
-    name: Literal["patient"] = "patient"
-    patience: int = Field(5, ge=1)
-    min_delta: float = Field(0.0, ge=0, allow_inf_nan=False)
-
-
-class NoPruner(Section):
-    """Every trial trains to its end."""
-
-    name: Literal["none"] = "none"
-
-
-def _named(raw: Any) -> Any:
-    return {"name": raw} if isinstance(raw, str) else raw
-
-
-def _name(raw: Any) -> Any:
-    return raw.get("name") if isinstance(raw, dict) else getattr(raw, "name", None)
-
-
-Sampler = Annotated[
-    Annotated[Tpe, Tag("tpe")]
-    | Annotated[Gp, Tag("gp")]
-    | Annotated[RandomSearch, Tag("random")]
-    | Annotated[Qmc, Tag("qmc")]
-    | Annotated[Grid, Tag("grid")],
-    Discriminator(_name),
-    BeforeValidator(_named, json_schema_input_type=str | dict[str, Any]),
-]
-Pruner = Annotated[
-    Annotated[Median, Tag("median")]
-    | Annotated[Asha, Tag("asha")]
-    | Annotated[Hyperband, Tag("hyperband")]
-    | Annotated[Patient, Tag("patient")]
-    | Annotated[NoPruner, Tag("none")],
-    Discriminator(_name),
-    BeforeValidator(_named, json_schema_input_type=str | dict[str, Any]),
-]
-
-
 class Final(Section):
     """How the winner is chosen and tested."""
 
-    top: int = Field(
+    top: Whole = Field(
         5, ge=1, le=100, description="Best trials that are re-evaluated with fresh seeds and splits."
     )
-    seeds: int = Field(10, ge=1, le=1000, description="Fresh seeds for each, and retrainings of the winner.")
+    seeds: Whole = Field(
+        10, ge=1, le=1000, description="Fresh seeds for each, and retrainings of the winner."
+    )
 
 
 @dataclass(frozen=True)
@@ -269,18 +200,30 @@ class StudyConfig(Section):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
         description="The study's name in the database: letters, digits, dots, dashes, underscores.",
     )
-    data: Data
-    validation: Validation = Fraction(fraction=0.15)
-    metric: Metric = "accuracy"
-    architecture: str = Field("mlp", description="A name, or path/to/file.py:build for your own nn.Module.")
-    options: dict[str, Choice | list[Choice]] = Field({}, description="Fixed options of the architecture.")
-    search: dict[str, Parameter] = Field(min_length=1)
-    training: Training = Training()
-    trials: int = Field(100, ge=1, le=1_000_000)
-    hours: float | None = Field(None, gt=0, description="No trial starts later than this after the first.")
-    sampler: Sampler = Tpe()
-    pruner: Pruner = NoPruner()
-    final: Final = Final()
+    data: Data = Field(description="What to learn from.")
+    validation: Validation = Field(
+        Fraction(fraction=0.15), description="What trials are compared on: one part, or folds in turn."
+    )
+    metric: Metric = Field("accuracy", description="What the search improves, on the validation part.")
+    architecture: str = Field(
+        "mlp", min_length=1, description="A name, or path/to/file.py:build for your own nn.Module."
+    )
+    options: dict[str, ChoiceOrList] = Field({}, description="Fixed options of the architecture.")
+    search: dict[str, Parameter] = Field(
+        min_length=1, description="What to search: keys of training, and options of the architecture."
+    )
+    training: Training = Field(Training(), description="How a trial trains, where it is not searched.")
+    trials: Whole = Field(100, ge=1, le=1_000_000, description="How many trials; with hours, at most so many.")
+    hours: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="No trial starts later than this after the first."
+    )
+    sampler: Sampler = Field(
+        Tpe(), description="What proposes parameters: a name, or a mapping with its settings."
+    )
+    pruner: Pruner = Field(
+        NoPruner(), description="What ends hopeless trials early: a name, or a mapping with its settings."
+    )
+    final: Final = Field(Final(), description="How the winner is chosen and tested.")
 
     _folder: Path = PrivateAttr(default=Path())
 
@@ -310,6 +253,12 @@ class StudyConfig(Section):
     def folds(self) -> int:
         """How many lanes a trial trains."""
         return self.validation.folds if isinstance(self.validation, Folds) else 1
+
+    def chosen(self, values: Mapping[int, float]) -> float:
+        """A trial's value from its epochs' values: the last one's, or with `select: best_epoch` the best."""
+        if self.training.select == "last":
+            return values[max(values)]
+        return (max if self.direction == "maximize" else min)(values.values())
 
     def settings(self, params: Mapping[str, Value]) -> TrialSettings:
         """The defaults, overridden by a trial's `params`."""

@@ -19,11 +19,11 @@ from hpo.data.prepare import prepare
 from hpo.errors import HpoError
 from hpo.search.database import Database
 from hpo.search.leases import Leases, Watch
-from hpo.search.objective import Trainer
 from hpo.search.records import StudyRecord
 from hpo.search.status import STOPPED
 from hpo.search.studies import Studies
 from hpo.search.submission import CONFIG, check_data, config_of
+from hpo.search.trainer import Trainer
 from hpo.search.worker import Worker, WorkerOptions
 
 log = structlog.get_logger()

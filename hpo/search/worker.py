@@ -19,16 +19,14 @@ from hpo.errors import TrialError
 from hpo.search.database import Database
 from hpo.search.history import History
 from hpo.search.leases import Heartbeat, Leases
-from hpo.search.objective import Epoch, Trainer
 from hpo.search.records import Claim, StudyRecord
 from hpo.search.samplers import default_in_flight, learns, make_pruner, make_sampler
 from hpo.search.snapshot import Snapshot
 from hpo.search.status import STARTED, STOPPED
 from hpo.search.store import Store
 from hpo.search.studies import Studies
+from hpo.search.training import Epoch, Group, Trains
 from hpo.space import suggest
-from hpo.training.cohort import Cohort, shape_key
-from hpo.training.lane import Lane
 
 log = structlog.get_logger()
 
@@ -56,9 +54,8 @@ class RunningTrial:
     claim: Claim
     frozen: FrozenTrial
     settings: TrialSettings
-    lanes: list[Lane]
-    cohort: str = ""
-    """Key of the cohort that trains it."""
+    group: str = ""
+    """Key of the group that trains it."""
     started: float = field(default_factory=time.monotonic)
     decided: int = 0
     """Pruning was decided up to this epoch by the attempt before."""
@@ -80,7 +77,7 @@ class Worker:
         database: Database,
         study: StudyRecord,
         config: StudyConfig,
-        trainer: Trainer,
+        trainer: Trains,
         options: WorkerOptions,
         stop: threading.Event,
     ) -> None:
@@ -96,7 +93,8 @@ class Worker:
         self.snapshot = Snapshot(study, History(database, study.study_id))
         self.optuna = Study(study.name, self.snapshot, pruner=make_pruner(config))
         self.learns = learns(config)
-        self.cohorts: dict[str, Cohort] = {}
+        self.groups: dict[str, Group] = {}
+        """By shape key; a trial that is retried alone has one of its own."""
         self.running: dict[int, RunningTrial] = {}
         """By trial id."""
         self._looked = -math.inf
@@ -136,24 +134,25 @@ class Worker:
         self._record()
 
     def _start(self, claim: Claim) -> None:
-        """Sample a trial's parameters and give it its lanes."""
+        """Sample a trial's parameters and begin to train it."""
         frozen = self.snapshot.adopt(claim)
         self.optuna.sampler = make_sampler(self.config, claim.number)
         params = suggest(Trial(self.optuna, claim.trial_id), self.config.search)
-        settings = self.config.settings(params)
-        trial = RunningTrial(claim, frozen, settings, self.trainer.lanes(claim.number, settings))
+        trial = RunningTrial(claim, frozen, self.config.settings(params))
         trial.decided = max(frozen.intermediate_values, default=0)
         self.running[claim.trial_id] = trial
-        try:
-            self._place(trial, shape_key(settings))
-        except TrialError as error:
-            self._fail(trial, str(error))
+        self._place(trial, self.trainer.shape_key(trial.settings))
 
     def _place(self, trial: RunningTrial, key: str) -> None:
-        if key not in self.cohorts:
-            self.cohorts[key] = self.trainer.cohort(trial.settings)
-        trial.cohort = key
-        self.cohorts[key].add(trial.lanes)
+        """Have the group called `key` train a trial; one that cannot be trained fails."""
+        group = self.groups[key] if key in self.groups else self.trainer.group(trial.settings)
+        try:
+            group.add(trial.claim.number, trial.settings)
+        except TrialError as error:
+            self._fail(trial, str(error))
+        else:
+            self.groups[key] = group
+            trial.group = key
 
     def _held(self) -> dict[int, int]:
         return {trial_id: trial.claim.attempt for trial_id, trial in self.running.items()}
@@ -164,17 +163,16 @@ class Worker:
     # --- training
 
     def _train_epoch(self) -> dict[int, Epoch]:
-        """Train one epoch of each cohort in turn; answers by trial id. What raises, fails."""
+        """Train one epoch of each group in turn; answers by trial id. What raises, fails."""
         epochs: dict[int, Epoch] = {}
-        for key, cohort in list(self.cohorts.items()):
-            trials = [trial for trial in self.running.values() if trial.cohort == key]
+        for key, group in list(self.groups.items()):
+            trials = {t.claim.number: t for t in self.running.values() if t.group == key}
             try:
-                results = cohort.train_epoch()
+                trained = group.train_epoch()
             except Exception as error:  # noqa: BLE001  (the user's module may raise anything)
-                self._isolate(trials, error)
+                self._isolate(list(trials.values()), error)
             else:
-                for trial in trials:
-                    epochs[trial.claim.trial_id] = self.trainer.epoch(trial.lanes, results)
+                epochs |= {trials[number].claim.trial_id: epoch for number, epoch in trained.items()}
         return epochs
 
     def _isolate(self, trials: list[RunningTrial], error: Exception) -> None:
@@ -190,7 +188,7 @@ class Worker:
         log.warning(
             "a fused epoch raised; its trials go on one by one", trials=len(trials), reason=str(error)
         )
-        self.cohorts.pop(trials[0].cohort)
+        self.groups.pop(trials[0].group)
         for trial in trials:
             trial.decided = max(trial.decided, *trial.values, 0)
             trial.values = {}
@@ -221,7 +219,7 @@ class Worker:
         self.snapshot.set_trial_intermediate_value(trial.claim.trial_id, epoch.number, epoch.value)
         trial.last = epoch
         if epoch.number >= self.config.training.epochs:
-            self._finish(trial, TrialState.COMPLETE, self.trainer.chosen(trial.values))
+            self._finish(trial, TrialState.COMPLETE, self.config.chosen(trial.values))
 
     def _prune(self, trial: RunningTrial) -> None:
         last = max(trial.values)
@@ -250,12 +248,12 @@ class Worker:
     def _leave(self, trial: RunningTrial) -> None:
         """Train a trial no longer."""
         del self.running[trial.claim.trial_id]
-        cohort = self.cohorts.get(trial.cohort)
-        if cohort is None:
+        group = self.groups.get(trial.group)
+        if group is None:  # it never came into one
             return
-        cohort.drop([lane.key for lane in trial.lanes if lane.key in cohort.keys])
-        if not len(cohort):
-            del self.cohorts[trial.cohort]
+        group.drop([trial.claim.number])
+        if not len(group):
+            del self.groups[trial.group]
 
     def _record(self, held: Mapping[int, int] | None = None) -> None:
         """Record what was written to the snapshot, and let go of trials whose lease was lost."""

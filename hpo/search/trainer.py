@@ -1,0 +1,80 @@
+"""Training a study's trials in this process: each fold of a trial is a lane of a cohort."""
+
+import math
+import statistics
+from collections.abc import Collection, Mapping, Sequence
+
+from hpo.config import StudyConfig, TrialSettings
+from hpo.data.prepared import PreparedData
+from hpo.search.training import Epoch
+from hpo.training.architecture import Architecture
+from hpo.training.cohort import Cohort, shape_key
+from hpo.training.device_data import DeviceData
+from hpo.training.lane import EpochResult, Lane, LaneKey, LaneState
+
+
+class Trainer:
+    """A study's architecture, and its data on the device."""
+
+    def __init__(self, config: StudyConfig, prepared: PreparedData, device: str = "cpu") -> None:
+        self.config = config
+        self.architecture = Architecture(config, prepared.input_shape, prepared.outputs)
+        self.data = DeviceData(prepared.folds, prepared.task, prepared.outputs, device=device)
+
+    def shape_key(self, settings: TrialSettings) -> str:
+        """Equal for trials that can share a group."""
+        return shape_key(settings)
+
+    def group(self, settings: TrialSettings) -> "TrialCohort":
+        """An empty group for trials of the shape key of `settings`."""
+        epochs = self.config.training.epochs
+        cohort = Cohort(self.architecture, self.data, self.config.metric, settings, epochs)
+        return TrialCohort(cohort, self.config)
+
+
+class TrialCohort:
+    """Trials that train as one cohort, their folds in lockstep."""
+
+    def __init__(self, cohort: Cohort, config: StudyConfig) -> None:
+        self.cohort = cohort
+        self.config = config
+        self.lanes: dict[int, list[LaneKey]] = {}
+
+    def __len__(self) -> int:
+        return len(self.lanes)
+
+    def add(
+        self, number: int, settings: TrialSettings, state: Mapping[LaneKey, LaneState] | None = None
+    ) -> None:
+        """Take in a trial, from `state` where it is given.
+
+        Raises:
+            TrialError: it cannot be trained.
+        """
+        keys = [LaneKey(number, fold, self.config.training.seed) for fold in range(self.config.folds)]
+        self.cohort.add([Lane(key, settings) for key in keys], state)
+        self.lanes[number] = keys
+
+    def train_epoch(self) -> dict[int, Epoch]:
+        """Every trial goes on by one epoch."""
+        results = self.cohort.train_epoch()
+        return {number: _mean([results[key] for key in keys]) for number, keys in self.lanes.items()}
+
+    def drop(self, numbers: Collection[int]) -> None:
+        """Let trials go."""
+        self.cohort.drop([key for number in numbers for key in self.lanes.pop(number)])
+
+    def state(self, number: int) -> dict[LaneKey, LaneState]:
+        """All that a trial needs to go on in another group."""
+        return {key: self.cohort.state(key) for key in self.lanes[number]}
+
+
+def _mean(results: Sequence[EpochResult]) -> Epoch:
+    values = [result.value for result in results]
+    several = len(values) > 1 and all(map(math.isfinite, values))
+    return Epoch(
+        number=results[0].epoch,
+        value=statistics.fmean(values),
+        train_loss=statistics.fmean(result.train_loss for result in results),
+        spread=statistics.stdev(values) if several else 0.0,
+    )

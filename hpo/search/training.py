@@ -1,0 +1,62 @@
+"""What a worker needs of whatever trains its trials. `hpo.search.trainer` is the real thing."""
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from hpo.config import TrialSettings
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch of a trial, meaned over its folds."""
+
+    number: int
+    """Counted from 1."""
+    value: float
+    """The study's metric on the validation part."""
+    train_loss: float
+    spread: float = 0.0
+    """Standard deviation of the value over the folds."""
+
+    @property
+    def failure(self) -> str | None:
+        """Why the trial cannot go on, if so."""
+        if not math.isfinite(self.train_loss):
+            return f"epoch {self.number}: the training loss is {self.train_loss}"
+        if not math.isfinite(self.value):
+            return f"epoch {self.number}: the validation metric is {self.value}"
+        return None
+
+
+class Group(Protocol):
+    """Trials of one shape key that train together; they are named by their numbers."""
+
+    def __len__(self) -> int: ...
+
+    def add(self, number: int, settings: TrialSettings, state: Any = None) -> None:
+        """Take in a trial, from `state` where it is given.
+
+        Raises:
+            TrialError: it cannot be trained.
+        """
+
+    def train_epoch(self) -> dict[int, Epoch]:
+        """Every trial goes on by one epoch."""
+
+    def drop(self, numbers: Collection[int]) -> None:
+        """Let trials go."""
+
+    def state(self, number: int) -> Any:
+        """All that a trial needs to go on in another group."""
+
+
+class Trains(Protocol):
+    """Trains the trials of one study."""
+
+    def shape_key(self, settings: TrialSettings) -> str:
+        """Equal for trials that can share a group."""
+
+    def group(self, settings: TrialSettings) -> Group:
+        """An empty group for trials of the shape key of `settings`."""
