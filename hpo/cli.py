@@ -65,6 +65,14 @@ Lanes = Annotated[int, typer.Option(min=1, help="Models that a worker trains sid
 Lease = Annotated[
     float, typer.Option(min=1, help="Seconds after which a worker that gives no sign of life counts as dead.")
 ]
+Shared = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoints",
+        help="Folder that workers share, so that one can go on with another's trials.",
+        show_default="beside the SQLite file, else ./checkpoints",
+    ),
+]
 Threads = Annotated[int, typer.Option(min=1, help="Torch threads of a worker.")]
 Out = Annotated[Path | None, typer.Option(help="Results folder.", show_default="results/STUDY")]
 
@@ -79,6 +87,7 @@ def run(
     lanes: Lanes = 64,
     threads: Threads = 1,
     lease: Lease = 30.0,
+    checkpoints: Shared = None,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
@@ -88,7 +97,7 @@ def run(
     """
     from hpo import live
     from hpo.results.conclude import conclude, recorded
-    from hpo.search.worker import WorkerOptions
+    from hpo.search.running import WorkerOptions
     from hpo.studyfile import load_study
 
     console = _console(as_json)
@@ -98,7 +107,7 @@ def run(
     if recorded(study) is None:
         count = workers or max(1, (os.cpu_count() or 1) // 2)
         options = WorkerOptions(lanes=lanes, workers=count, lease=lease)
-        live.search(database, study, config, console, options, threads)
+        live.search(database, study, config, console, options, threads, checkpoints)
     with live.final_progress(console) as progress:
         conclusion = conclude(database, study, out or Path("results") / config.name, progress)
     _show_result(database, study, conclusion, console, as_json)
@@ -123,12 +132,13 @@ def worker(
     workers: Annotated[int, typer.Option(min=1, help="Workers that share the trials in flight.")] = 1,
     threads: Threads = 1,
     lease: Lease = 30.0,
+    checkpoints: Shared = None,
 ) -> None:
     """Claim and train trials until every trial has finished. Start as many as you like, anywhere."""
     import torch
 
     from hpo.search.launch import open_studies, serve, stop_on_signals
-    from hpo.search.worker import WorkerOptions
+    from hpo.search.running import WorkerOptions
 
     _console()
     torch.set_num_threads(threads)
@@ -136,7 +146,7 @@ def worker(
     options = WorkerOptions(lanes=lanes, workers=workers, lease=lease)
     with stop_on_signals() as stop:
         for record in open_studies(database, _study_name(study) if study else None, stop):
-            serve(database, record, options, stop)
+            serve(database, record, options, stop, checkpoints)
         if stop.is_set():
             raise KeyboardInterrupt
 

@@ -213,7 +213,7 @@ class StudyConfig(Section):
         min_length=1, description="What to search: keys of training, and options of the architecture."
     )
     training: Training = Field(Training(), description="How a trial trains, where it is not searched.")
-    trials: Whole = Field(100, ge=1, le=1_000_000, description="How many trials; with hours, at most so many.")
+    trials: Whole = Field(100, ge=1, le=1_000_000, description="How many trials; with hours, at most.")
     hours: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="No trial starts later than this after the first."
     )

@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -17,7 +18,7 @@ from hpo.search.records import StudyRecord
 from hpo.search.status import Status, StatusReader
 
 if TYPE_CHECKING:  # it imports torch, which costs seconds
-    from hpo.search.worker import WorkerOptions
+    from hpo.search.running import WorkerOptions
 
 REFRESH = 0.5
 """Seconds between readings."""
@@ -39,6 +40,7 @@ def search(
     console: Console,
     options: "WorkerOptions",
     threads: int,
+    checkpoints: Path | None = None,
 ) -> None:
     """Search a study with worker processes of this machine, and show it.
 
@@ -52,6 +54,8 @@ def search(
         return
     command = ["worker", study.name, f"--workers={options.workers}", f"--lanes={options.lanes}"]
     command += [f"--threads={threads}", f"--lease={options.lease}"]
+    if checkpoints is not None:
+        command.append(f"--checkpoints={checkpoints}")
     url = database.url.render_as_string(hide_password=False)
     leases = watch_leases(database, study, options)
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 
 import structlog
@@ -20,11 +21,13 @@ from hpo.errors import HpoError
 from hpo.search.database import Database
 from hpo.search.leases import Leases, Watch
 from hpo.search.records import StudyRecord
+from hpo.search.running import WorkerOptions
 from hpo.search.status import STOPPED
 from hpo.search.studies import Studies
 from hpo.search.submission import CONFIG, check_data, config_of
 from hpo.search.trainer import Trainer
-from hpo.search.worker import Worker, WorkerOptions
+from hpo.search.worker import Worker
+from hpo.training.checkpoint import Checkpoints
 
 log = structlog.get_logger()
 
@@ -40,9 +43,13 @@ def serve(
     study: StudyRecord,
     options: WorkerOptions,
     stop: threading.Event,
+    checkpoints: Path | None = None,
     device: str = "cpu",
 ) -> None:
     """Work on one study in this process until it is searched or `stop` is set.
+
+    `checkpoints` is the folder that workers share for them; by default beside the SQLite file, or
+    `checkpoints` in the current folder.
 
     Raises:
         UsageError: the data here are not those that the study was submitted with.
@@ -50,7 +57,13 @@ def serve(
     config = config_of(study)
     prepared = prepare(config)
     check_data(study, prepared.fingerprint)
-    Worker(database, study, config, Trainer(config, prepared, device), options, stop).run()
+    folder = (checkpoints or _beside(database)) / study.name
+    trainer = Trainer(config, prepared, device)
+    Worker(database, study, config, trainer, options, stop, Checkpoints(folder)).run()
+
+
+def _beside(database: Database) -> Path:
+    return Path(f"{database.url.database}.checkpoints") if database.sqlite else Path("checkpoints")
 
 
 def open_studies(database: Database, name: str | None, stop: threading.Event) -> Iterator[StudyRecord]:

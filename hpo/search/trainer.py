@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from hpo.config import StudyConfig, TrialSettings
 from hpo.data.prepared import PreparedData
@@ -55,9 +55,13 @@ class TrialCohort:
         self.cohort.add([Lane(key, settings) for key in keys], state)
         self.lanes[number] = keys
 
-    def train_epoch(self) -> dict[int, Epoch]:
-        """Every trial goes on by one epoch."""
-        results = self.cohort.train_epoch()
+    def train_epoch(self, stop: Callable[[], bool] = lambda: False) -> dict[int, Epoch]:
+        """Every trial goes on by one epoch.
+
+        Raises:
+            Interrupted: `stop` said so; the group's trials are of no more use.
+        """
+        results = self.cohort.train_epoch(stop)
         return {number: _mean([results[key] for key in keys]) for number, keys in self.lanes.items()}
 
     def drop(self, numbers: Collection[int]) -> None:

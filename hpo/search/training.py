@@ -1,7 +1,7 @@
 """What a worker needs of whatever trains its trials. `hpo.search.trainer` is the real thing."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -30,6 +30,22 @@ class Epoch:
         return None
 
 
+class Saves(Protocol):
+    """Keeps the states of trials for other workers."""
+
+    def save(self, group: str, states: Mapping[int, Any]) -> bool:
+        """Keep the states of a group's trials, by number, instead of those before."""
+
+    def load(self, number: int, most: int) -> tuple[int, Any] | None:
+        """The epochs and the newest state of a trial with at most `most` epochs; None when there is none."""
+
+    def discard(self, group: str) -> None:
+        """Forget a group."""
+
+    def clear(self) -> None:
+        """Forget everything: the study is searched."""
+
+
 class Group(Protocol):
     """Trials of one shape key that train together; they are named by their numbers."""
 
@@ -42,8 +58,12 @@ class Group(Protocol):
             TrialError: it cannot be trained.
         """
 
-    def train_epoch(self) -> dict[int, Epoch]:
-        """Every trial goes on by one epoch."""
+    def train_epoch(self, stop: Callable[[], bool] = lambda: False) -> dict[int, Epoch]:
+        """Every trial goes on by one epoch.
+
+        Raises:
+            Interrupted: `stop` said so; the group's trials are in the middle of an epoch, of no more use.
+        """
 
     def drop(self, numbers: Collection[int]) -> None:
         """Let trials go."""

@@ -1,72 +1,31 @@
 """A worker: claims trials, samples their parameters, trains them side by side, reports, prunes, refills."""
 
 import math
-import os
-import socket
 import threading
 import time
 import traceback
-import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import structlog
 from optuna.study import Study
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import Trial, TrialState
 
-from hpo.config import StudyConfig, TrialSettings
-from hpo.errors import TrialError
+from hpo.config import StudyConfig
+from hpo.errors import Interrupted, TrialError
 from hpo.search.database import Database
 from hpo.search.history import History
 from hpo.search.leases import Heartbeat, Leases
 from hpo.search.records import Claim, StudyRecord
+from hpo.search.running import RunningTrial, WorkerOptions, worker_name
 from hpo.search.samplers import default_in_flight, learns, make_pruner, make_sampler
 from hpo.search.snapshot import Snapshot
 from hpo.search.status import STARTED, STOPPED
 from hpo.search.store import Store
 from hpo.search.studies import Studies
-from hpo.search.training import Epoch, Group, Trains
+from hpo.search.training import Epoch, Group, Saves, Trains
 from hpo.space import suggest
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class WorkerOptions:
-    """How a worker works."""
-
-    lanes: int = 64
-    """Models that train side by side."""
-    workers: int = 1
-    """Workers that share the study's trials in flight."""
-    lease: float = 30.0
-    """Seconds after which a worker that does not renew its leases counts as dead."""
-    retries: int = 2
-    """Times that a trial is tried again after its worker died in it without a new epoch."""
-    poll: float = 0.5
-    """Seconds between looks for work while others hold the last trials."""
-
-
-@dataclass
-class RunningTrial:
-    """A trial that this worker trains."""
-
-    claim: Claim
-    frozen: FrozenTrial
-    settings: TrialSettings
-    group: str = ""
-    """Key of the group that trains it."""
-    started: float = field(default_factory=time.monotonic)
-    decided: int = 0
-    """Pruning was decided up to this epoch by the attempt before."""
-    values: dict[int, float] = field(default_factory=dict)
-    """By epoch."""
-    last: Epoch | None = None
-
-
-def worker_name() -> str:
-    """A name that no other process has."""
-    return f"{socket.gethostname()[:32]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
 class Worker:
@@ -80,12 +39,14 @@ class Worker:
         trainer: Trains,
         options: WorkerOptions,
         stop: threading.Event,
+        checkpoints: Saves | None = None,
     ) -> None:
         self.study = study
         self.config = config
         self.trainer = trainer
         self.options = options
         self.stop = stop
+        self.checkpoints = checkpoints
         self.name = worker_name()
         self.store = Store(database)
         self.studies = Studies(database)
@@ -97,7 +58,10 @@ class Worker:
         """By shape key; a trial that is retried alone has one of its own."""
         self.running: dict[int, RunningTrial] = {}
         """By trial id."""
+        self._ended: dict[int, int] = {}
+        """Attempts by trial id: their ends are not recorded yet, so that they still count as held."""
         self._looked = -math.inf
+        self._saved = time.monotonic()
 
     def run(self) -> None:
         """Work until every trial of the study has finished, or `stop` is set.
@@ -110,10 +74,15 @@ class Worker:
                 self._refill()
                 if self.running:
                     self._settle(self._train_epoch())
+                    if time.monotonic() - self._saved >= self.options.save_every:
+                        self._save()
                 elif self._over():
+                    if self.checkpoints:
+                        self.checkpoints.clear()
                     return
                 else:
                     self.stop.wait(self.options.poll)
+            self._save()
             self._hand_back()
 
     # --- claiming and sampling
@@ -146,16 +115,20 @@ class Worker:
     def _place(self, trial: RunningTrial, key: str) -> None:
         """Have the group called `key` train a trial; one that cannot be trained fails."""
         group = self.groups[key] if key in self.groups else self.trainer.group(trial.settings)
+        number = trial.claim.number
+        saved = self.checkpoints.load(number, trial.decided) if self.checkpoints and trial.decided else None
+        epoch, state = saved or (0, None)
         try:
-            group.add(trial.claim.number, trial.settings)
+            group.add(number, trial.settings, state)
         except TrialError as error:
             self._fail(trial, str(error))
-        else:
-            self.groups[key] = group
-            trial.group = key
+            return
+        trial.values = {step: v for step, v in trial.frozen.intermediate_values.items() if step <= epoch}
+        self.groups[key] = group
+        trial.group = key
 
     def _held(self) -> dict[int, int]:
-        return {trial_id: trial.claim.attempt for trial_id, trial in self.running.items()}
+        return self._ended | {trial_id: trial.claim.attempt for trial_id, trial in self.running.items()}
 
     def _numbers(self) -> set[int]:
         return {trial.claim.number for trial in self.running.values()}
@@ -168,7 +141,9 @@ class Worker:
         for key, group in list(self.groups.items()):
             trials = {t.claim.number: t for t in self.running.values() if t.group == key}
             try:
-                trained = group.train_epoch()
+                trained = group.train_epoch(self.stop.is_set)
+            except Interrupted:
+                del self.groups[key]  # in the middle of an epoch: its last checkpoint is what counts
             except Exception as error:  # noqa: BLE001  (the user's module may raise anything)
                 self._isolate(list(trials.values()), error)
             else:
@@ -191,25 +166,21 @@ class Worker:
         self.groups.pop(trials[0].group)
         for trial in trials:
             trial.decided = max(trial.decided, *trial.values, 0)
-            trial.values = {}
             self._place(trial, f"trial {trial.claim.number}")
 
     # --- reporting and ending
 
     def _settle(self, epochs: Mapping[int, Epoch]) -> None:
         """Record all epochs in one transaction; only then decide what to prune."""
-        held = self._held()
         for trial_id, epoch in epochs.items():
             self._note(self.running[trial_id], epoch)
-        self._record(held)
+        self._record()
         if self.learns and self.running:
             self.snapshot.history.refresh(self._numbers())
-            held = self._held()
-            for trial_id in epochs:
-                if trial_id in self.running:
-                    self._prune(self.running[trial_id])
+            for trial_id in [trial_id for trial_id in epochs if trial_id in self.running]:
+                self._prune(self.running[trial_id])
             if self.snapshot.changes:
-                self._record(held)
+                self._record()
 
     def _note(self, trial: RunningTrial, epoch: Epoch) -> None:
         if epoch.failure:
@@ -243,6 +214,7 @@ class Worker:
         for key, attr in attrs.items():
             self.snapshot.set_trial_user_attr(trial.claim.trial_id, key, attr)
         self.snapshot.finish(trial.claim.trial_id, state, value)
+        self._ended[trial.claim.trial_id] = trial.claim.attempt
         self._leave(trial)
 
     def _leave(self, trial: RunningTrial) -> None:
@@ -254,22 +226,35 @@ class Worker:
         group.drop([trial.claim.number])
         if not len(group):
             del self.groups[trial.group]
+            if self.checkpoints:
+                self.checkpoints.discard(self._saved_as(trial.group))
 
-    def _record(self, held: Mapping[int, int] | None = None) -> None:
+    def _save(self) -> None:
+        """Checkpoint every group; what was reported of its trials is recorded already."""
+        self._saved = time.monotonic()
+        if not self.checkpoints:
+            return
+        for key, group in self.groups.items():
+            numbers = [trial.claim.number for trial in self.running.values() if trial.group == key]
+            self.checkpoints.save(self._saved_as(key), {number: group.state(number) for number in numbers})
+
+    def _saved_as(self, key: str) -> str:
+        return f"{self.name} {key}"
+
+    def _record(self) -> None:
         """Record what was written to the snapshot, and let go of trials whose lease was lost."""
-        held = self._held() if held is None else held
-        for trial_id in self.store.record(self.name, held, self.snapshot.take_changes()):
+        for trial_id in self.store.record(self.name, self._held(), self.snapshot.take_changes()):
             log.warning("a trial's lease was lost; another worker has it", trial_id=trial_id)
             self.snapshot.forget(trial_id)
             if trial_id in self.running:
                 self._leave(self.running[trial_id])
+        self._ended.clear()
 
     def _hand_back(self) -> None:
-        held = self._held()
-        self.snapshot.changes.releases += list(held)
-        self._record(held)
-        if held:
-            log.info("handed trials back", trials=len(held))
+        if self.running:
+            self.snapshot.changes.releases += list(self.running)
+            self._record()
+            log.info("handed trials back", trials=len(self.running))
 
     # --- ending
 

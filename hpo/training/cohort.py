@@ -1,0 +1,162 @@
+"""A cohort: the lanes of one shape key that one worker trains together."""
+
+import json
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hpo.config import Metric, TrialSettings
+from hpo.errors import TrialError
+from hpo.training.architecture import Architecture
+from hpo.training.device_data import DeviceData
+from hpo.training.lane import EpochResult, Lane, LaneKey, LaneState
+from hpo.training.probe import program_of
+from hpo.training.program import Program
+from hpo.training.stack import Member, Stack
+from hpo.training.streams import seeded, stream
+from hpo.training.structure import structure
+from models.layers import stackable
+
+
+def shape_key(settings: TrialSettings) -> str:
+    """What must be equal for two trials of a study to train fused: batch size, and options but dropout."""
+    options = {name: value for name, value in settings.options.items() if name != "dropout"}
+    return json.dumps({"batch_size": settings.hyperparameters.batch_size, **options}, sort_keys=True)
+
+
+class Cohort:
+    """Lanes that train side by side, fused where `torch.func.vmap` can trace the network.
+
+    A lane's results depend on its key and settings alone, within rounding, whatever the other lanes are and
+    wherever it was begun. Lanes of one shape key can still differ in structure (a builder that leaves the
+    dropout out at rate 0, say); those that are equal are fused with each other.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        data: DeviceData,
+        metric: Metric,
+        settings: TrialSettings,
+        epochs: int,
+    ) -> None:
+        """An empty cohort for lanes of the shape key of `settings` that train for `epochs` in all."""
+        self.architecture = architecture
+        self.data = data
+        self.metric = metric
+        self.shape_key = shape_key(settings)
+        self.batch_size = settings.hyperparameters.batch_size
+        self.epochs = epochs
+        self._stacks: dict[Hashable, Stack] = {}
+        self._lanes: dict[LaneKey, tuple[Lane, Stack]] = {}
+
+    def __len__(self) -> int:
+        return len(self._lanes)
+
+    @property
+    def keys(self) -> tuple[LaneKey, ...]:
+        """The lanes, in the order in which they were added."""
+        return tuple(self._lanes)
+
+    def add(self, lanes: Sequence[Lane], states: Mapping[LaneKey, LaneState] | None = None) -> None:
+        """Take in `lanes`: all of them or, when this raises, none. Those with a state go on from it.
+
+        Raises:
+            TrialError: the architecture cannot be built with a lane's options, or does not run on the data.
+            ValueError: a lane is there already, is of another shape key, or has a fold that is not there.
+        """
+        for lane in lanes:
+            self._check(lane)
+        built = [self._build(lane, (states or {}).get(lane.key)) for lane in lanes]
+        for kind, program, member in built:
+            if kind not in self._stacks:
+                self._stacks[kind] = Stack(program, self.data, self.batch_size)
+            self._stacks[kind].add(member)
+            self._lanes[member.lane.key] = member.lane, self._stacks[kind]
+
+    def drop(self, keys: Collection[LaneKey]) -> None:
+        """Let lanes go.
+
+        Raises:
+            KeyError: there is no such lane.
+        """
+        for key in keys:
+            _, stack = self._lanes.pop(key)
+            stack.drop(key)
+        self._stacks = {structure: stack for structure, stack in self._stacks.items() if len(stack)}
+
+    def train_epoch(self, stop: Callable[[], bool] = lambda: False) -> dict[LaneKey, EpochResult]:
+        """Every lane goes on by one epoch and is evaluated on its fold's validation part.
+
+        A loss that is not finite is a lane's own: it is reported, and no other lane is changed by it.
+
+        Raises:
+            Interrupted: `stop`, asked before each step, said so; the lanes are of no more use.
+        """
+        results = {}
+        for stack in self._stacks.values():
+            trained = stack.train_epoch(stop)
+            values = stack.evaluate(self.metric)
+            for key, (epoch, loss) in trained.items():
+                results[key] = EpochResult(epoch, loss, values[key])
+        return {key: results[key] for key in self._lanes}
+
+    def state(self, key: LaneKey) -> LaneState:
+        """All that a lane needs to go on in another cohort, on the CPU."""
+        _, stack = self._lanes[key]
+        return stack.state(key)
+
+    def predict(self, features: Tensor) -> Tensor:
+        """What every lane predicts, in the order of `keys`.
+
+        features: [N, *input_shape] → [K, N, outputs]: logits or, for a regression, the targets' own unit.
+        """
+        found: dict[LaneKey, Tensor] = {}
+        for stack in self._stacks.values():
+            found.update(zip(stack.keys, stack.predict(features), strict=True))
+        return torch.stack([found[key] for key in self._lanes])
+
+    def module(self, key: LaneKey) -> nn.Module:
+        """The lane's network on the CPU, of ordinary layers, in eval mode.
+
+        A regression's predicts standardized targets: (y - target_mean) / target_scale of the lane's fold.
+        """
+        lane, stack = self._lanes[key]
+        module = self._fresh(lane)
+        state = stack.state(key).tensors
+        with torch.no_grad():
+            for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+                own = state.get(f"parameters.{name}", state.get(f"buffers.{name}"))
+                if own is not None:
+                    tensor.copy_(own)
+        return module.eval()
+
+    def _check(self, lane: Lane) -> None:
+        if lane.key in self._lanes:
+            raise ValueError(f"{lane.key} is in this cohort already")
+        if shape_key(lane.settings) != self.shape_key:
+            raise ValueError(f"{lane.key} has shape key {shape_key(lane.settings)}, not {self.shape_key}")
+        if not 0 <= lane.key.fold < len(self.data.sizes):
+            raise ValueError(f"{lane.key}: the data has folds 0 to {len(self.data.sizes) - 1}")
+
+    def _fresh(self, lane: Lane) -> nn.Module:
+        with seeded(stream(lane.key, "weights"), torch.device("cpu")):
+            return self.architecture.build(lane.settings.options)
+
+    def _build(self, lane: Lane, state: LaneState | None) -> tuple[Hashable, Program, Member]:
+        module = stackable(self._fresh(lane).to(self.data.dtype)).to(self.data.device)
+        kind = (structure(module), self.data.steps(self.batch_size))
+        if kind not in self.architecture.programs:
+            self.architecture.programs[kind] = program_of(
+                self.architecture, module, self.data, self.batch_size
+            )
+        program = self.architecture.programs[kind]
+        row = program.layout.row(module)
+        if state is None:
+            return kind, program, Member(lane, 0, row)
+        for name, tensor in program.layout.named(row, lane.settings.hyperparameters.optimizer).items():
+            if name not in state.tensors or state.tensors[name].shape != tensor.shape:
+                raise TrialError(f"the state of {lane.key} does not fit its architecture: {name!r}")
+            tensor.copy_(state.tensors[name])
+        return kind, program, Member(lane, state.epoch, row)

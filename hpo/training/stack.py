@@ -1,0 +1,187 @@
+"""Lanes of one structure, their tensors stacked: one row a lane.
+
+Shapes: K lanes, P trainable parameters of a lane, flattened; B examples of a batch, S steps of an epoch.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hpo.config import Metric
+from hpo.errors import Interrupted
+from hpo.training.device_data import DeviceData
+from hpo.training.lane import Lane, LaneKey, LaneState
+from hpo.training.layout import Tensors, joined, stacked
+from hpo.training.optimizers import ORDER, Optimizers, Rows
+from hpo.training.program import Program
+from hpo.training.scores import score
+from hpo.training.streams import dropout_keys, sample_order, stream
+
+EVALUATION_ROWS = 256
+"""Examples that a lane evaluates at once, at least: without gradients they take less memory than a batch."""
+
+
+@dataclass(eq=False)
+class Member:
+    """A lane of a stack; `row` holds its tensors until they are stacked."""
+
+    lane: Lane
+    epoch: int
+    row: Tensors | None
+    index: int = -1
+    """Of its row among the stacked ones."""
+
+
+class Stack:
+    """Lanes that run as one program. They come and go at no cost until the next epoch begins."""
+
+    def __init__(self, program: Program, data: DeviceData, batch_size: int) -> None:
+        self.program = program
+        self.layout = program.layout
+        self.data = data
+        self.batch_size = batch_size
+        self._members: dict[LaneKey, Member] = {}
+        self._rows: Tensors = {}
+        self._changed = False
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    @property
+    def keys(self) -> list[LaneKey]:
+        """The lanes in the order of their rows."""
+        self._settle()
+        return list(self._members)
+
+    def add(self, member: Member) -> None:
+        """Take in a lane."""
+        self._members[member.lane.key] = member
+        self._changed = True
+
+    def drop(self, key: LaneKey) -> None:
+        """Let a lane go."""
+        del self._members[key]
+        self._changed = True
+
+    def state(self, key: LaneKey) -> LaneState:
+        """All that the lane needs to go on elsewhere, on the CPU."""
+        member = self._members[key]
+        row = member.row or {name: tensor[member.index] for name, tensor in self._rows.items()}
+        named = self.layout.named(row, member.lane.settings.hyperparameters.optimizer)
+        tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in named.items()}
+        return LaneState(member.epoch, tensors)
+
+    def train_epoch(self, stop: Callable[[], bool]) -> dict[LaneKey, tuple[int, float]]:
+        """One epoch of every lane; answers their epochs so far and mean losses.
+
+        Raises:
+            Interrupted: `stop` said so before the epoch's end.
+        """
+        self._settle()
+        members = list(self._members.values())
+        steps, _ = self.data.steps(self.batch_size)
+        done = torch.tensor([member.epoch * steps for member in members], dtype=torch.float64)
+        done = done.to(self.data.device)
+        seeds = [stream(member.lane.key, "torch", member.epoch + 1) for member in members]
+        total = torch.zeros(len(members), dtype=self.data.dtype, device=self.data.device)
+        with self.program.mode(training=True, active=self._active):
+            for step, (rows, keys) in enumerate(self._steps(members)):
+                if stop():
+                    raise Interrupted(f"{len(members)} lanes stopped before step {step + 1} of {steps}")
+                self._buffers.update(keys)
+                x, y = self.data.batch(rows)
+                loss, gradients = self.program.gradients(
+                    self._parameters, self._buffers, x, y, [seed + step for seed in seeds]
+                )
+                torch.cat([gradient.flatten(1) for gradient in gradients], 1, out=self._updated.gradients)
+                self._optimizers.step(self._updated, done + (step + 1))
+                total += loss
+        for member in members:
+            member.epoch += 1
+        losses = (total / steps).tolist()
+        return {member.lane.key: (member.epoch, loss) for member, loss in zip(members, losses, strict=True)}
+
+    def evaluate(self, metric: Metric) -> dict[LaneKey, float]:
+        """`metric` of every lane on its fold's validation part; nan where that is empty."""
+        values = dict.fromkeys(self.keys, torch.nan)
+        for fold in {key.fold for key in self._members}:
+            part = self.data.validation[fold]
+            if len(part):
+                lanes = [key for key in self._members if key.fold == fold]
+                scores = score(metric, self._outputs(part.features, lanes), part.targets)
+                values.update(zip(lanes, scores.tolist(), strict=True))
+        return values
+
+    def predict(self, features: Tensor) -> Tensor:
+        """Outputs of every lane, in the order of `keys`: [N, ...] → [K, N, outputs]"""
+        return self._outputs(features.to(self.data.device, self.data.dtype), self.keys)
+
+    def _outputs(self, features: Tensor, lanes: Sequence[LaneKey]) -> Tensor:
+        """In the targets' own unit. The examples are shared by the lanes, not copied."""
+        parameters, buffers = self._parameters, self._buffers
+        members = [self._members[key] for key in lanes]
+        if len(members) < len(self._members):
+            index = torch.tensor([member.index for member in members], device=self.data.device)
+            parameters = self.layout.parameters(self._rows["weights"].index_select(0, index))
+            buffers = {name: tensor.index_select(0, index) for name, tensor in buffers.items()}
+        seeds = [stream(member.lane.key, "evaluation", member.epoch) for member in members]
+        with self.program.mode(training=False, active=self._active):
+            chunks = torch.split(features, max(EVALUATION_ROWS, 2 * self.batch_size))
+            outputs = [self.program.outputs(parameters, buffers, chunk, seeds) for chunk in chunks]
+        return self.data.original(torch.cat(outputs, 1), [key.fold for key in lanes])
+
+    def _steps(self, members: Sequence[Member]) -> Iterator[tuple[Tensor, Tensors]]:
+        """For each step, the examples of every lane ([K, B]) and the keys of its dropout layers ([K])."""
+        steps, batch = self.data.steps(self.batch_size)
+        names = [joined(name, "key") for name in self.program.dropouts]
+        orders, keys = [], []
+        for member in members:
+            key, epoch = member.lane.key, member.epoch + 1
+            order = sample_order(key, epoch, self.data.sizes[key.fold], steps * batch)
+            orders.append(order.add_(self.data.starts[key.fold]).view(steps, batch))
+            keys.append(dropout_keys(key, epoch, steps, len(names)))
+        rows = torch.stack(orders, 1).to(self.data.device)  # [S, K, B]
+        streams = torch.stack(keys, 2).to(self.data.device)  # [S, layers, K]
+        for step in range(steps):
+            yield rows[step], dict(zip(names, streams[step], strict=True))
+
+    def _settle(self) -> None:
+        """Stack the rows of the lanes that are there, sorted by optimizer."""
+        if not self._changed:
+            return
+        members = sorted(self._members.values(), key=_kind)
+        sources = [member for member in members if member.row is None]
+        fresh = [member.row for member in members if member.row is not None]
+        places = iter(range(len(sources))), iter(range(len(sources), len(members)))
+        order = [next(places[member.row is not None]) for member in members]
+        if members:
+            self._rows = stacked(self._rows, [member.index for member in sources], fresh, order)
+        for index, member in enumerate(members):
+            member.row, member.index = None, index
+        self._members = {member.lane.key: member for member in members}
+        self._changed = False
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """What each step uses, as views of the rows."""
+        weights = self._rows["weights"]
+        views = self.layout.parameters(weights.detach())
+        self._parameters = {name: view.requires_grad_() for name, view in views.items()}
+        self._buffers = {
+            name.removeprefix("buffers."): tensor
+            for name, tensor in self._rows.items()
+            if name.startswith("buffers.")
+        }
+        self._active = {
+            name: bool((self._buffers[joined(name, "scale")] != 1).any()) for name in self.program.dropouts
+        }
+        first, second = self._rows["first"], self._rows["second"]
+        self._updated = Rows(weights, torch.empty_like(weights), first, second)
+        hyperparameters = [member.lane.settings.hyperparameters for member in self._members.values()]
+        self._optimizers = Optimizers(hyperparameters, self.data.dtype, self.data.device)
+
+
+def _kind(member: Member) -> int:
+    return ORDER.index(member.lane.settings.hyperparameters.optimizer)

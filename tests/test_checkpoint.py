@@ -1,0 +1,102 @@
+"""Checkpoints: whole or not there, refused when damaged, bounded in number."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from hpo.training.checkpoint import Checkpoints
+from hpo.training.lane import LaneKey, LaneState
+
+
+def states(*numbers: int, epoch: int, folds: int = 2) -> dict[int, dict[LaneKey, LaneState]]:
+    return {
+        number: {
+            LaneKey(number, fold, seed=7): LaneState(
+                epoch,
+                {
+                    "parameters.0.weight": torch.full((2, 3), number + fold + epoch / 10),
+                    "step": torch.tensor(epoch),
+                },
+            )
+            for fold in range(folds)
+        }
+        for number in numbers
+    }
+
+
+def test_a_state_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "c")
+    saved = states(3, 4, epoch=5)
+    assert checkpoints.save("worker {shape: 1}", saved)
+    loaded = Checkpoints(tmp_path / "c").load(4, most=9)
+    assert loaded is not None and loaded[0] == 5 and loaded[1].keys() == saved[4].keys()
+    for key, state in loaded[1].items():
+        assert state.epoch == 5
+        assert all(torch.equal(state.tensors[name], tensor) for name, tensor in saved[4][key].tensors.items())
+
+
+def test_a_trial_that_was_never_saved_has_no_state(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "none")
+    assert checkpoints.load(1, most=9) is None
+    checkpoints.save("w", states(2, epoch=1))
+    assert checkpoints.load(1, most=9) is None
+
+
+def test_the_newest_state_not_beyond_what_was_recorded_is_used(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save("old worker", states(1, epoch=4))
+    checkpoints.save("new worker", states(1, epoch=7))
+    assert [checkpoints.load(1, most)[0] for most in (9, 7, 6, 4)] == [7, 7, 4, 4]  # type: ignore[index]
+    assert checkpoints.load(1, most=3) is None
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "remove", "index"])
+def test_a_damaged_checkpoint_is_refused_and_the_one_before_is_used(tmp_path: Path, damage: str) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save("w", states(1, epoch=4))
+    checkpoints.save("w", states(1, epoch=5))
+    newest = sorted(tmp_path.glob("*.safetensors"))[-1]
+    content = newest.read_bytes()
+    if damage == "flip":
+        newest.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif damage == "truncate":
+        newest.write_bytes(content[: len(content) // 2])
+    elif damage == "empty":
+        newest.write_bytes(b"")
+    elif damage == "remove":
+        newest.unlink()
+    else:
+        newest.with_suffix(".json").write_text('{"sha256": ')
+    loaded = checkpoints.load(1, most=9)
+    assert loaded is not None and loaded[0] == 4
+
+
+def test_each_group_keeps_two_generations_and_a_discarded_one_none(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for epoch in range(1, 8):
+        checkpoints.save("w a", states(1, epoch=epoch))
+        checkpoints.save("w b", states(2, epoch=epoch))
+    assert len(list(tmp_path.iterdir())) == 8
+    checkpoints.discard("w a")
+    assert checkpoints.load(1, most=99) is None and checkpoints.load(2, most=99) is not None
+    checkpoints.clear()
+    assert not tmp_path.exists()
+
+
+def test_a_full_disk_costs_the_checkpoint_and_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.save("w", states(1, epoch=1))
+    before = sorted(tmp_path.iterdir())
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert not checkpoints.save("w", states(1, epoch=2))
+    assert sorted(tmp_path.iterdir()) == before
+    loaded = checkpoints.load(1, most=9)
+    assert loaded is not None and loaded[0] == 1
