@@ -87,7 +87,7 @@ def _view(
 
         def look() -> Status:
             status = reader.read()
-            view.update(terminal.live(status, config), refresh=True)
+            view.update(terminal.LiveView(status, config), refresh=True)
             return status
 
         yield look

@@ -1,8 +1,10 @@
 """Search spaces: the parameters of a study file and their Optuna distributions."""
 
-import itertools
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, Protocol
+import math
+from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
+from itertools import islice
+from typing import Annotated, Any, Protocol
 
 from optuna.distributions import (
     BaseDistribution,
@@ -10,47 +12,56 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    StrictBool,
-    StrictFloat,
-    StrictInt,
-    StrictStr,
-    Tag,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-Value = bool | int | float | str
-Number = Annotated[StrictInt | StrictFloat, Field(allow_inf_nan=False)]
-Choice = StrictBool | StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)] | StrictStr
-Condition = dict[str, Choice | list[Choice]]
+from hpo.errors import MISSING
+from hpo.section import Choice as Choice
+from hpo.section import ChoiceOrList, Number, Section, refusal, refusals
+from hpo.section import Value as Value
+
+Step = Annotated[Number, Field(gt=0), WithJsonSchema({"type": "number", "exclusiveMinimum": 0})]
+Condition = dict[str, ChoiceOrList]
+
+LISTABLE = 1_000_000
+"""A parameter with more values than this, or a grid of more points, is not listed: it would fill memory."""
+
+_WHEN = "Searched only when these other searched parameters have these values (one, or a list of them)."
 
 
-class Range(BaseModel):
+class Range(Section):
     """Numbers from `low` to `high`, both included; whole numbers where both ends are."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    low: Number
-    high: Number
-    log: StrictBool = Field(False, description="Sample in the logarithmic domain.")
-    step: Number | None = Field(None, description="Distance of neighbouring values.", gt=0)
-    when: Condition | None = Field(None, description="Searched only when these parameters have these values.")
+    low: Number = Field(description="The smallest value.")
+    high: Number = Field(description="The largest value.")
+    log: bool = Field(False, description="Sample in the logarithmic domain.")
+    step: Step | None = Field(None, description="Distance of neighbouring values.")
+    when: Condition | None = Field(None, description=_WHEN)
 
     @model_validator(mode="after")
     def _check(self) -> "Range":
-        if self.low >= self.high:
-            raise ValueError(f"low ({self.low}) must be below high ({self.high})")
-        if self.log and self.low <= 0:
-            raise ValueError(f"log needs low above 0, not {self.low}")
-        if self.log and self.step is not None:
-            raise ValueError("log and step exclude each other")
-        if self.step is not None and self.step > self.high - self.low:
-            raise ValueError(f"step ({self.step}) must be at most high - low ({self.high - self.low})")
+        mistakes = [*self._wrong_ends(), *self._wrong_step()]
+        if mistakes:
+            raise refusals(mistakes)
         return self
+
+    def _wrong_ends(self) -> Iterator[tuple[str, object, str]]:
+        if self.low >= self.high:
+            yield "low", self.low, f"must be below high ({self.high})"
+        elif not math.isfinite(float(self.high) - float(self.low)):
+            yield "high", self.high, "must be less far from low than the largest double precision number"
+        if self.log and self.low <= 0:
+            yield "low", self.low, "must be above 0 with log: true"
+
+    def _wrong_step(self) -> Iterator[tuple[str, object, str]]:
+        if self.step is None or self.low >= self.high:
+            return
+        span = _exact(self.high) - _exact(self.low)
+        if self.log:
+            yield "step", MISSING, "excludes log: true"
+        elif self.step > span:
+            yield "step", self.step, f"must be at most high - low ({span})"
+        elif span % _exact(self.step):  # Optuna would lower `high` with a warning
+            yield "step", self.step, f"must divide high - low ({span})"
 
     @property
     def integer(self) -> bool:
@@ -64,61 +75,81 @@ class Range(BaseModel):
             return IntDistribution(int(self.low), int(self.high), log=self.log, step=step)
         return FloatDistribution(float(self.low), float(self.high), log=self.log, step=self.step)
 
-    def ends(self) -> list[Value]:
-        """The values to check against what the parameter's owner accepts."""
-        return [self.low, self.high]
+    def ends(self) -> dict[str, Value]:
+        """The values to check against what the parameter's owner accepts, by key."""
+        return {"low": self.low, "high": self.high}
+
+    def mapped(self, change: Callable[[Value], Any]) -> "Range":
+        """The same with each number changed."""
+        step = None if self.step is None else change(self.step)
+        return self.model_copy(update={"low": change(self.low), "high": change(self.high), "step": step})
 
     def grid(self) -> list[Value] | None:
         """All values, or None where they cannot be listed."""
-        distribution = self.distribution()
-        if isinstance(distribution, IntDistribution):
-            return list(range(distribution.low, distribution.high + 1, distribution.step))
-        if distribution.step is None:
+        if not self.integer and self.step is None:
             return None
-        count = round((distribution.high - distribution.low) / distribution.step) + 1
-        return [distribution.low + index * distribution.step for index in range(count)]
+        low, step = _exact(self.low), _exact(self.step or 1)
+        count = int((_exact(self.high) - low) / step) + 1
+        if count > LISTABLE:
+            return None
+        kind = int if self.integer else float
+        return [kind(low + index * step) for index in range(count)]
 
 
-class Choices(BaseModel):
+class Choices(Section):
     """One of the listed values."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    choices: list[Choice] = Field(min_length=1)
-    when: Condition | None = Field(None, description="Searched only when these parameters have these values.")
+    choices: list[Choice] = Field(min_length=1, description="The values, each once.")
+    when: Condition | None = Field(None, description=_WHEN)
 
     @model_validator(mode="after")
     def _check(self) -> "Choices":
-        # True == 1 in Python, so compare with types.
-        keys = [(type(choice), choice) for choice in self.choices]
-        repeated = [choice for (kind, choice) in keys if keys.count((kind, choice)) > 1]
+        # Optuna finds a choice by `==`, for which 1, 1.0 and true are one value.
+        repeated = [
+            (f"choices[{index}]", choice, f"must differ from choices[{self.choices.index(choice)}]")
+            for index, choice in enumerate(self.choices)
+            if choice in self.choices[:index]
+        ]
         if repeated:
-            raise ValueError(f"{repeated[0]!r} is listed more than once")
+            raise refusals(list(repeated))
         return self
 
     def distribution(self) -> CategoricalDistribution:
         """The Optuna distribution of these values."""
         return CategoricalDistribution(self.choices)
 
-    def ends(self) -> list[Value]:
-        """The values to check against what the parameter's owner accepts."""
-        return list(self.choices)
+    def ends(self) -> dict[str, Value]:
+        """The values to check against what the parameter's owner accepts, by key."""
+        return {f"choices[{index}]": choice for index, choice in enumerate(self.choices)}
+
+    def mapped(self, change: Callable[[Value], Any]) -> "Choices":
+        """The same with each choice changed."""
+        return self.model_copy(update={"choices": [change(choice) for choice in self.choices]})
 
     def grid(self) -> list[Value] | None:
         """All values."""
         return list(self.choices)
 
 
-def _kind(raw: Any) -> Literal["choices", "range"]:
-    if isinstance(raw, Choices) or (isinstance(raw, dict) and "choices" in raw):
-        return "choices"
-    return "range"
+def _exact(number: int | float) -> Decimal:
+    """As it is written: 0.3 is three times 0.1."""
+    return Decimal(str(number))
 
 
-Parameter = Annotated[
-    Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")],
-    Discriminator(_kind),
-]
+def _parameter(raw: Any) -> Range | Choices:
+    if isinstance(raw, Range | Choices):
+        return raw
+    if not isinstance(raw, dict):
+        raise refusal("must be {low: …, high: …} or {choices: […]}")
+    return parameter_kind(raw).model_validate(raw)
+
+
+def parameter_kind(raw: Mapping[Any, Any]) -> type[Range] | type[Choices]:
+    """What a parameter with these keys is meant to be."""
+    return Choices if "choices" in raw else Range
+
+
+Parameter = Annotated[Range | Choices, BeforeValidator(_parameter, json_schema_input_type=Range | Choices)]
 Space = Mapping[str, Range | Choices]
 
 
@@ -190,21 +221,25 @@ def grid(space: Space) -> list[dict[str, Value]]:
     """Every combination of values, conditional parameters only where they are active.
 
     Raises:
-        ValueError: a parameter has a continuous range.
+        ValueError: a parameter has a continuous range, or there are more than a million points.
     """
     endless = [name for name, parameter in space.items() if parameter.grid() is None]
     if endless:
         raise ValueError(f"{', '.join(endless)}: a grid needs choices, whole numbers or a step")
-    names = ordered(space)
-    points: list[dict[str, Value]] = [{}]
-    for name in names:
-        points = list(itertools.chain.from_iterable(_extend(point, name, space[name]) for point in points))
+    points = list(islice(_points(space, ordered(space), {}), LISTABLE + 1))
+    if len(points) > LISTABLE:
+        raise ValueError(f"a grid of more than {LISTABLE} points")
     return points
 
 
-def _extend(point: dict[str, Value], name: str, parameter: Range | Choices) -> Iterator[dict[str, Value]]:
-    if not active(parameter, point):
+def _points(space: Space, names: list[str], point: dict[str, Value]) -> Iterator[dict[str, Value]]:
+    """All points that agree with `point` and differ in `names`, the last name changing fastest."""
+    if not names:
         yield point
         return
-    for value in parameter.grid() or []:
-        yield {**point, name: value}
+    name, *others = names
+    if not active(space[name], point):
+        yield from _points(space, others, point)
+        return
+    for value in space[name].grid() or []:
+        yield from _points(space, others, {**point, name: value})

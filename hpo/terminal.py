@@ -1,9 +1,13 @@
 """What the terminal shows: renderables, which only `hpo.cli` prints."""
 
+import itertools
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Group, RenderableType
+from rich.cells import cell_len
+from rich.columns import Columns
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -15,15 +19,17 @@ if TYPE_CHECKING:  # they import torch, which costs seconds
     from hpo.results.conclude import Conclusion
     from hpo.results.metrics import TestMetrics
 
-ROWS = 12
-"""Running trials shown."""
-
 
 def number(value: object) -> str:
     """A figure as people read it: four significant digits, small ones in powers of ten."""
     if isinstance(value, bool) or not isinstance(value, float):
         return str(value)
     return f"{value:.4g}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.2e}"
+
+
+def figure(value: float) -> str:
+    """A figure that keeps its width while it changes: four significant digits, zeros among them."""
+    return f"{value:#.4g}".removesuffix(".") if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.2e}"
 
 
 def params(values: Mapping[str, Any]) -> str:
@@ -55,41 +61,79 @@ def status_line(status: Status) -> str:
     )
 
 
-def live(status: Status, config: StudyConfig) -> RenderableType:
-    """The live view of a study: counts, best, pace, and a row for each running trial."""
-    counts = Table.grid(padding=(0, 2))
-    counts.add_row(
-        Text(status.study, style="bold"),
-        Text(status.state),
-        Text(f"{status.complete} complete", style="green"),
-        Text(f"{status.pruned} pruned", style="yellow"),
-        Text(f"{status.failed} failed", style="red" if status.failed else "dim"),
-        Text(f"{status.running} running", style="cyan"),
-        Text(f"{status.waiting} waiting", style="dim"),
-    )
-    pace = "-" if status.per_hour is None else f"{status.per_hour:,.0f}"
+@dataclass(frozen=True)
+class LiveView:
+    """The live view of a study: counts, best, pace, and as many running trials as fit on the screen."""
+
+    status: Status
+    config: StudyConfig
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        head = Group(_counts(self.status), _facts(self.status, self.config))
+        yield head
+        room = options.size.height - len(console.render_lines(head, options)) - 3
+        if self.status.rows and room > 0:
+            yield Text()
+            yield _running(self.status, self.config, options.max_width, room)
+
+
+def _counts(status: Status) -> Columns:
+    counts = [
+        (status.study, "bold"),
+        (_STATES.get(status.state, status.state), "default"),
+        (f"{status.complete} complete", "green"),
+        (f"{status.pruned} pruned", "yellow"),
+        (f"{status.failed} failed", "red" if status.failed else "dim"),
+        (f"{status.running} running", "cyan"),
+        (f"{status.waiting} waiting", "dim"),
+    ]
+    return Columns([Text(text, style) for text, style in counts], padding=(0, 2))
+
+
+_STATES = {"waiting": "waiting for workers", "paused": "waiting for workers"}
+"""Nothing runs: workers take seconds to start."""
+
+
+def _facts(status: Status, config: StudyConfig) -> Table:
     facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="dim")
-    facts.add_row("progress", ProgressBar(total=max(1, status.total), completed=status.finished, width=40))
-    facts.add_row("trials per hour", f"{pace}   time left {time_left(status)}")
+    facts.add_column(style="dim", no_wrap=True)
+    progress = Table.grid(padding=(0, 2))
+    bar = ProgressBar(total=max(1, status.total), completed=status.finished, width=30)
+    progress.add_row(bar, f"{status.finished}/{status.total}")
+    facts.add_row("progress", progress)
+    if status.per_hour and status.running:
+        facts.add_row("pace", f"{status.per_hour:,.0f} trials per hour, {time_left(status)} left")
     if status.best:
-        facts.add_row(
-            f"best {config.metric}",
-            Text(f"{number(status.best.value)}  (trial {status.best.number})", style="bold"),
-        )
+        found = f"{figure(status.best.value)}  (trial {status.best.number})"
+        facts.add_row(f"best {config.metric}", Text(found, style="bold"))
         facts.add_row("with", params(status.best.params))
-    return Group(counts, facts, _running(status, config))
+    return facts
 
 
-def _running(status: Status, config: StudyConfig) -> Table:
-    table = Table(box=None, padding=(0, 2), header_style="dim")
-    for heading in ("trial", "epoch", config.metric, "parameters"):
-        table.add_column(heading, no_wrap=heading != "parameters", overflow="ellipsis")
-    for row in status.rows[:ROWS]:
-        value = "-" if row.value is None else number(row.value)
-        table.add_row(str(row.number), f"{row.epoch}/{config.training.epochs}", value, params(row.params))
-    if len(status.rows) > ROWS:
-        table.add_row("…", f"{len(status.rows) - ROWS} more", "", "")
+def _running(status: Status, config: StudyConfig, width: int, height: int) -> Table:
+    """A row for each running trial, and a column for each parameter as long as they fit into `width`."""
+    epochs = config.training.epochs
+    columns = {
+        "trial": [str(row.number) for row in status.rows],
+        "epoch": [f"{row.epoch}/{epochs}" for row in status.rows],
+        config.metric: ["" if row.value is None else figure(row.value) for row in status.rows],
+    }
+    for name in config.search:
+        columns[name] = [number(row.params[name]) if name in row.params else "" for row in status.rows]
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    shown, used = [], 0
+    for name, cells in columns.items():
+        used += max(map(cell_len, [name, *cells])) + 2
+        if used - 2 > width and len(shown) >= 3:
+            break
+        shown.append(cells)
+        table.add_column(name, no_wrap=True, justify="right")
+    height -= len(status.rows) > height  # the line that says how many are left out
+    for row in itertools.islice(zip(*shown, strict=True), max(0, height)):
+        table.add_row(*row)
+    if len(status.rows) > height:
+        table.caption = Text(f"and {len(status.rows) - height} more", "dim")
+        table.caption_justify = "left"
     return table
 
 

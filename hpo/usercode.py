@@ -2,12 +2,14 @@
 
 import difflib
 import hashlib
+import importlib.machinery
 import importlib.util
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from hpo.errors import UserCodeError
@@ -49,13 +51,29 @@ def load_function(name: str, folder: Path) -> Callable[..., Any]:
     function_name = name.rsplit(":", 1)[1]
     function = getattr(module, function_name, None)
     if not callable(function):
-        callables = [
-            key for key, value in vars(module).items() if callable(value) and not key.startswith("_")
-        ]
-        near = difflib.get_close_matches(function_name, callables, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(callables) or 'none'}"
-        raise UserCodeError(f"{name!r}: {path} has no function {function_name!r}{hint}")
+        raise UserCodeError(
+            f"{name!r}: {path} has no function {function_name!r}{_alternatives(module, function_name)}"
+        )
     return function  # type: ignore[no-any-return]
+
+
+def _alternatives(module: ModuleType, function_name: str) -> str:
+    """What the file has instead: the function of nearly this name, or all that it defines itself."""
+    own = [
+        key
+        for key, value in vars(module).items()
+        if callable(value) and getattr(value, "__module__", None) == module.__name__
+    ]
+    near = difflib.get_close_matches(function_name, own, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(own) or 'none'}"
+
+
+class _FreshLoader(importlib.machinery.SourceFileLoader):
+    """Without byte code on disk: that is taken for fresh after an edit of equal length in the same second."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        code: CodeType = self.source_to_code(self.get_data(self.path), self.path)
+        return code
 
 
 def _import(path: Path) -> ModuleType:
@@ -63,17 +81,27 @@ def _import(path: Path) -> ModuleType:
     module_name = f"hpo_user_{digest}"
     if module_name in sys.modules:
         return sys.modules[module_name]
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise UserCodeError(f"{path}: cannot be imported as a Python file")
+    loader = _FreshLoader(module_name, str(path))
+    spec = importlib.util.spec_from_file_location(module_name, path, loader=loader)
+    assert spec is not None  # it is None only where no loader is found
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
-    sys.path.insert(0, str(path.parent))
+    folder = str(path.parent)
+    sys.path.insert(0, folder)
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
+        loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # a script without `if __name__ == "__main__"` may call exit
         del sys.modules[module_name]
-        raise UserCodeError(f"{path}: importing it raised {type(error).__name__}: {error}") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise UserCodeError(f"{path}{_line(error, path)}: importing it raised {reason}") from error
     finally:
-        sys.path.remove(str(path.parent))
+        if folder in sys.path:
+            sys.path.remove(folder)
     return module
+
+
+def _line(error: BaseException, path: Path) -> str:
+    """Where in the file at `path` the error was raised, if it was."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    return f", line {lines[-1]}" if lines else ""

@@ -1,0 +1,271 @@
+"""What the sections of a study file, each valid by itself, say against each other."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+import models
+from hpo import config as cfg
+from hpo import space as sp
+from hpo.config import DIRECTIONS, TASKS, Hyperparameters, StudyConfig, Task
+from hpo.errors import MISSING, Mistake, UserCodeError
+from hpo.mistakes import one_of, refused, unknown_name
+from hpo.options import Kind, Options, fitted, kinds, options_of
+from hpo.section import Value
+from hpo.usercode import file_of, is_user_function
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A study file, as far as its sections are valid by themselves."""
+
+    config: StudyConfig
+    """With defaults for broken sections, and without broken parameters."""
+    broken: frozenset[str]
+    """Sections that have mistakes, and searched parameters that have: `data`, `search`, `search.dropout`."""
+    searched: tuple[str, ...]
+    """Names of all searched parameters, the broken ones too."""
+
+    def given(self, section: str) -> bool:
+        """Whether the study file itself says what is in `section`."""
+        return section in self.config.model_fields_set
+
+
+_STAND_IN: dict[str, Any] = {
+    "name": "x",
+    "data": {"source": "sklearn", "name": "breast_cancer"},
+    "search": {"learning_rate": {"low": 1e-4, "high": 1e-1}},
+}
+"""For what has no default, where the study file has none or a broken one."""
+
+
+def drafted(raw: dict[Any, Any], broken: frozenset[str], folder: Path) -> Draft:
+    """What is valid by itself in `raw`, the content of a study file in `folder`."""
+    sound = {key: raw[key] for key in raw if key in StudyConfig.model_fields and key not in broken}
+    searched = raw["search"] if isinstance(raw.get("search"), dict) else {}
+    parameters = {key: value for key, value in searched.items() if f"search.{key}" not in broken}
+    sound |= {"search": parameters} if parameters else {}
+    config = StudyConfig.model_validate(_STAND_IN | sound).at(folder)
+    return Draft(config, broken, tuple(map(str, searched)))
+
+
+def inconsistencies(draft: Draft) -> Iterator[Mistake]:
+    """All mistakes between sections that are valid by themselves."""
+    for check, sections in _CHECKS:
+        if not draft.broken & sections:
+            yield from check(draft)
+
+
+def _task(draft: Draft) -> Iterator[Mistake]:
+    config, declared = draft.config, draft.config.data.task
+    inherent: Task | None = None
+    if isinstance(config.data, cfg.SklearnData):
+        inherent = "regression" if cfg.is_sklearn_regression(config.data) else "classification"
+        if declared and declared != inherent:
+            yield Mistake("data.task", declared, f"must be {inherent}, as {config.data.name} is for that")
+            return
+    task, wanted = declared or inherent, TASKS[config.metric]
+    if task and wanted and task != wanted:
+        valid = [metric for metric in DIRECTIONS if TASKS[metric] in {None, task}]
+        value = config.metric if draft.given("metric") else MISSING
+        yield Mistake("metric", value, f"must be one of {', '.join(valid)} (the data are for {task})")
+
+
+def _user_data(draft: Draft) -> Iterator[Mistake]:
+    data = draft.config.data
+    if isinstance(data, cfg.UserData):
+        try:
+            file_of(data.source, draft.config.folder)
+        except UserCodeError as error:
+            yield Mistake("data.source", MISSING, str(error))
+
+
+def _fractions(draft: Draft) -> Iterator[Mistake]:
+    validation, test_fraction = draft.config.validation, draft.config.data.test_fraction
+    if isinstance(validation, cfg.Fraction) and validation.fraction + test_fraction >= 1:
+        most = (
+            f"must be below {1 - test_fraction:.4g} (1 - data.test_fraction): else no row is left to train on"
+        )
+        yield Mistake("validation.fraction", validation.fraction, most)
+
+
+def _architecture(draft: Draft) -> Iterator[Mistake]:
+    config = draft.config
+    if not is_user_function(config.architecture) and config.architecture not in models.ARCHITECTURES:
+        valid = [*models.ARCHITECTURES, "path/to/file.py:build"]
+        yield one_of("architecture", config.architecture, valid)
+        return
+    try:
+        options = options_of(config.architecture, config.folder)
+    except UserCodeError as error:
+        yield Mistake("architecture", MISSING, str(error))
+        return
+    yield from _searched(draft, options)
+    if "options" not in draft.broken:
+        yield from _fixed(draft, options)
+        if "search" not in draft.broken:
+            yield from _required(draft, options)
+
+
+def _searched(draft: Draft, options: Options) -> Iterator[Mistake]:
+    trained, known = list(Hyperparameters.model_fields), kinds(draft.config)
+    for name in draft.searched:
+        if not (name in trained or name in options.kinds or options.open):
+            yield unknown_name(f"search.{name}", name, "parameter", [*trained, *options.kinds])
+        elif name in draft.config.search:
+            yield from _values(f"search.{name}", name, draft.config.search[name], known.get(name))
+
+
+def _fixed(draft: Draft, options: Options) -> Iterator[Mistake]:
+    known = kinds(draft.config)
+    for name, value in draft.config.options.items():
+        key = f"options.{name}"
+        if name in Hyperparameters.model_fields:
+            yield Mistake(key, MISSING, "is no option of the architecture", f"write it as training.{name}")
+        elif name in draft.config.search:
+            yield Mistake(key, MISSING, "is searched too", "write it in one place")
+        elif name in options.kinds or options.open:
+            yield from _wrong(key, name, value, known.get(name))
+        else:
+            yield unknown_name(key, name, "option", list(options.kinds))
+
+
+def _required(draft: Draft, options: Options) -> Iterator[Mistake]:
+    for name in sorted(options.required - set(draft.config.options)):
+        parameter = draft.config.search.get(name)
+        if parameter is None:
+            yield Mistake(f"options.{name}", MISSING, f"missing; {draft.config.architecture} needs it")
+        elif parameter.when:
+            without = f"{draft.config.architecture} needs it always"
+            yield Mistake(f"search.{name}.when", MISSING, f"must be left out: {without}")
+
+
+def _values(key: str, name: str, parameter: sp.Range | sp.Choices, kind: Kind) -> Iterator[Mistake]:
+    if isinstance(parameter, sp.Range) and kind not in {None, int, float}:
+        valid = "{choices: […]}"
+        if isinstance(kind, tuple):
+            valid = f"{{choices: […]}} of {', '.join(map(str, kind))}"
+        written = {"low": parameter.low, "high": parameter.high}
+        yield Mistake(key, written, f"must be {valid}")
+        return
+    for place, value in parameter.ends().items():
+        yield from _wrong(f"{key}.{place}", name, value, kind)
+    if isinstance(parameter, sp.Range) and parameter.step is not None:
+        yield from _misfit(f"{key}.step", parameter.step, kind)
+
+
+def _wrong(key: str, name: str, value: Value | list[Value], kind: Kind) -> Iterator[Mistake]:
+    """The value is not of its kind, or is one that the owner of `name` refuses."""
+    misfits = list(_misfit(key, value, kind))
+    yield from misfits
+    if misfits:
+        return
+    if name == "dropout" and not 0 <= fitted(value, float) < 1:
+        yield Mistake(key, value, "must be 0 or more and below 1")
+    if name in Hyperparameters.model_fields:
+        try:
+            Hyperparameters.model_validate({name: value})
+        except ValidationError as error:
+            yield refused(key, error.errors()[0])
+
+
+def _misfit(key: str, value: Value | list[Value], kind: Kind) -> Iterator[Mistake]:
+    if isinstance(kind, tuple) and value not in kind:
+        yield one_of(key, value, [str(member) for member in kind])
+        return
+    try:
+        fitted(value, kind)
+    except ValueError as error:
+        yield Mistake(key, value, str(error))
+
+
+def _conditions(draft: Draft) -> Iterator[Mistake]:
+    space = draft.config.search
+    found = [
+        found
+        for name, parameter in space.items()
+        for parent, wanted in (parameter.when or {}).items()
+        for found in _condition(draft, name, parent, wanted if isinstance(wanted, list) else [wanted])
+    ]
+    yield from found
+    if not found:
+        try:
+            sp.ordered(space)
+        except ValueError as error:
+            yield Mistake("search", MISSING, str(error))
+
+
+def _condition(draft: Draft, name: str, parent: str, wanted: list[Value]) -> Iterator[Mistake]:
+    space, key = draft.config.search, f"search.{name}.when.{parent}"
+    if f"search.{parent}" in draft.broken:
+        return
+    if parent == name or parent not in space:
+        others = [other for other in space if other != name]
+        yield unknown_name(key, parent, "searched parameter", others)
+        return
+    values = space[parent].grid()
+    if values is None:
+        yield Mistake(key, MISSING, f"search.{parent} has no countable values to depend on")
+        return
+    for value in wanted:
+        if not any(value == possible and _is_bool(value) == _is_bool(possible) for possible in values):
+            yield one_of(key, value, [str(possible) for possible in values[:20]])
+
+
+def _is_bool(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _nesterov(draft: Draft) -> Iterator[Mistake]:
+    """torch.optim.SGD refuses Nesterov momentum without momentum."""
+    training, search = draft.config.training, draft.config.search
+    searched = search.get("nesterov")
+    wanted = True in (searched.grid() or []) if searched else training.nesterov
+    parameter = search.get("momentum")
+    has_momentum = parameter is not None or training.momentum > 0
+    sgd = (
+        "sgd" in (search["optimizer"].grid() or []) if "optimizer" in search else training.optimizer == "sgd"
+    )
+    if wanted and sgd and not has_momentum:
+        yield Mistake("training.momentum", training.momentum, "must be above 0 with nesterov: true")
+
+
+def _grid(draft: Draft) -> Iterator[Mistake]:
+    if not isinstance(draft.config.sampler, cfg.Grid):
+        return
+    endless = [name for name, parameter in draft.config.search.items() if parameter.grid() is None]
+    for name in endless:
+        text = "must have choices, whole numbers or a step, at most a million values, for sampler grid"
+        yield Mistake(f"search.{name}", MISSING, text)
+    if endless:
+        return
+    try:
+        size = len(sp.grid(draft.config.search))
+    except ValueError as error:
+        yield Mistake("search", MISSING, str(error))
+        return
+    if size != draft.config.trials:
+        value = draft.config.trials if draft.given("trials") else MISSING
+        yield Mistake("trials", value, f"must be {size}, the points of the grid")
+
+
+def _pruner(draft: Draft) -> Iterator[Mistake]:
+    least, epochs = getattr(draft.config.pruner, "min_epochs", 1), draft.config.training.epochs
+    if least > epochs:
+        yield Mistake("pruner.min_epochs", least, f"must be at most training.epochs ({epochs})")
+
+
+_CHECKS: list[tuple[Callable[[Draft], Iterator[Mistake]], set[str]]] = [
+    (_task, {"data", "metric"}),
+    (_user_data, {"data"}),
+    (_fractions, {"data", "validation"}),
+    (_architecture, {"architecture"}),
+    (_conditions, set()),
+    (_nesterov, {"search", "training"}),
+    (_grid, {"search", "sampler", "trials"}),
+    (_pruner, {"pruner", "training"}),
+]
+"""Each check, and the sections that it needs whole."""
