@@ -122,8 +122,11 @@ def _only_one(studies: Studies, study: StudyRecord) -> Iterator[bool]:
 def _alive(holder: dict[str, Any]) -> bool:
     """Whether the process that finalizes still lives; one on another machine has six hours."""
     if holder["host"] == socket.gethostname():
-        with contextlib.suppress(ProcessLookupError):
+        try:
             os.kill(holder["pid"], 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:  # another user's
             return True
-        return False
+        return True
     return bool(time.time() - holder["since"] < 6 * 3600)

@@ -1,0 +1,175 @@
+"""What a user would write today: Optuna, a DataLoader, several processes on one SQLite file.
+
+usage: optuna_script.py CSV TRIALS EPOCHS PROCESSES [--sampler random|tpe] [--pruner none|median|asha]
+                        [--folds K] [--seed S] [--curve FILE]
+
+Prints one JSON line: seconds, trials finished, trials per hour, epochs trained, best validation accuracy.
+--curve writes a line `seconds,best` for each improvement.
+"""
+
+import argparse
+import json
+import multiprocessing
+import tempfile
+import time
+
+
+def load(csv, folds):
+    """The course's cleaning, and train/validation parts scaled by the training part: one pair for each fold."""
+    import pandas as pd
+    import torch
+    from sklearn.model_selection import StratifiedKFold, train_test_split
+    from sklearn.preprocessing import StandardScaler
+
+    table = pd.read_csv(csv).apply(pd.to_numeric, errors="coerce").dropna()
+    x, y = table.iloc[:, :-1].to_numpy("float32"), table.iloc[:, -1].to_numpy("int64")
+    x, _, y, _ = train_test_split(x, y, test_size=0.15, stratify=y, random_state=0)  # held out
+    if folds > 1:
+        splits = list(StratifiedKFold(folds, shuffle=True, random_state=0).split(x, y))
+    else:
+        splits = [train_test_split(range(len(y)), test_size=0.15 / 0.85, stratify=y, random_state=0)]
+    parts = []
+    for train, validation in splits:
+        scaler = StandardScaler().fit(x[train])
+        arrays = scaler.transform(x[train]), y[train], scaler.transform(x[validation]), y[validation]
+        parts.append([torch.tensor(array) for array in arrays])
+    return parts
+
+
+class Fold:
+    """One network on one pair of parts."""
+
+    def __init__(self, part, params):
+        import torch
+        from torch import nn
+        from torch.utils.data import DataLoader, TensorDataset
+
+        train_x, train_y, self.x, self.y = part
+        inputs, width, dropout = train_x.shape[1], 64, params["dropout"]
+        layers = []
+        for _ in range(2):
+            layers += [nn.Linear(inputs, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(dropout)]
+            inputs = width
+        self.model = nn.Sequential(*layers, nn.Linear(inputs, 2))
+        optimizer = getattr(torch.optim, params["optimizer"])
+        self.optimizer = optimizer(self.model.parameters(), lr=params["learning_rate"])
+        data = TensorDataset(train_x, train_y)
+        self.loader = DataLoader(data, params["batch_size"], shuffle=True, drop_last=True)
+
+    def epoch(self):
+        """Train one epoch; the validation accuracy."""
+        import torch
+        from torch.nn import functional as F
+
+        self.model.train()
+        for x, y in self.loader:
+            self.optimizer.zero_grad()
+            F.cross_entropy(self.model(x), y).backward()
+            self.optimizer.step()
+        self.model.eval()
+        with torch.no_grad():
+            return (self.model(self.x).argmax(1) == self.y).float().mean().item()
+
+
+def objective(trial, parts, epochs):
+    """One trial: all its folds, epoch by epoch."""
+    import optuna
+
+    params = {
+        "dropout": trial.suggest_float("dropout", 0.0, 0.7),
+        "batch_size": trial.suggest_categorical("batch_size", [16, 32, 64, 128]),
+        "optimizer": trial.suggest_categorical("optimizer", ["Adam", "RMSprop", "SGD"]),
+        "learning_rate": trial.suggest_float("learning_rate", 1e-4, 1e-1, log=True),
+    }
+    folds = [Fold(part, params) for part in parts]
+    value = 0.0
+    for epoch in range(1, epochs + 1):
+        value = sum(fold.epoch() for fold in folds) / len(folds)
+        trial.report(value, epoch)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+    return value
+
+
+def worker(options, url, trials, seed):
+    """One process: its share of the trials."""
+    import optuna
+    import torch
+
+    torch.set_num_threads(1)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    parts = load(options.csv, options.folds)
+    samplers = {"random": optuna.samplers.RandomSampler, "tpe": optuna.samplers.TPESampler}
+    pruners = {
+        "none": optuna.pruners.NopPruner(),
+        "median": optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=5),
+        "asha": optuna.pruners.SuccessiveHalvingPruner(min_resource=3),
+    }
+    study = optuna.load_study(
+        study_name="s",
+        storage=url,
+        sampler=samplers[options.sampler](seed=seed),
+        pruner=pruners[options.pruner],
+    )
+    study.optimize(lambda trial: objective(trial, parts, options.epochs), n_trials=trials, catch=(Exception,))
+
+
+def main():
+    """Start the processes and sum up."""
+    import optuna
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("csv")
+    for name in ("trials", "epochs", "processes"):
+        parser.add_argument(name, type=int)
+    parser.add_argument("--sampler", default="tpe")
+    parser.add_argument("--pruner", default="none")
+    parser.add_argument("--folds", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--curve")
+    options = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"sqlite:///{folder}/s.db"
+        optuna.create_study(study_name="s", storage=url, direction="maximize")
+        started = time.time()
+        context = multiprocessing.get_context("spawn")
+        share = options.trials // options.processes
+        processes = [
+            context.Process(target=worker, args=(options, url, share, options.seed * 1000 + index))
+            for index in range(options.processes)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        seconds = time.time() - started
+        study = optuna.load_study(study_name="s", storage=url)
+    finished = [trial for trial in study.trials if trial.state.is_finished()]
+    if options.curve:
+        write_curve(options.curve, study, started)
+    summary = {
+        "seconds": round(seconds, 2),
+        "trials": len(finished),
+        "per_hour": round(len(finished) / seconds * 3600),
+        "epochs": sum(len(trial.intermediate_values) for trial in finished),
+        "best": study.best_value,
+    }
+    print(json.dumps(summary))
+
+
+def write_curve(path, study, started):
+    """`seconds,best` at each improvement, from the start of the processes on."""
+    import optuna
+
+    best = float("-inf")
+    complete = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
+    with open(path, "w") as file:
+        for trial in sorted(complete, key=lambda trial: trial.datetime_complete):
+            if trial.value > best:
+                best = trial.value
+                file.write(f"{trial.datetime_complete.timestamp() - started:.2f},{best}\n")
+
+
+if __name__ == "__main__":
+    main()

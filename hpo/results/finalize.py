@@ -1,0 +1,271 @@
+"""The honest winner: re-evaluate the best trials, retrain one, open the test part once."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from optuna.trial import FrozenTrial
+from torch import Tensor, nn
+
+from hpo.config import StudyConfig
+from hpo.data.prepare import final_training, fresh_folds, open_sealed
+from hpo.data.prepared import FinalTraining, Fold, Part, PreparedData
+from hpo.errors import HpoError
+from hpo.results.candidates import Candidate, assess, best_trials, choose, epochs_of
+from hpo.results.metrics import Record, TestMetrics, evaluate
+from hpo.training.architecture import Architecture
+from hpo.training.cohort import Cohort, shape_key
+from hpo.training.device_data import DeviceData
+from hpo.training.lane import EpochResult, Lane, LaneKey
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, and how many epochs of single lanes are done, of how many."""
+
+MAX_LANES = 256
+EVALUATION_BATCH = 1024
+
+
+class SeedStatistics(Record):
+    """One test metric over the retrainings of the winner."""
+
+    mean: float
+    std: float | None
+    """Sample standard deviation; None for a single seed."""
+    n: int
+
+
+class FinalResult(Record):
+    """What finalizing a study came to; stored with it."""
+
+    winner: Candidate
+    candidates: list[Candidate]
+    """In the search's order, the winner among them."""
+    test: TestMetrics
+    """Of the exported model."""
+    seeds: dict[str, SeedStatistics]
+    """By metric, over all retrained models."""
+    seed: int
+    """The exported model's: training.seed, unless its training was not finite."""
+    failed_seeds: list[int]
+    """Whose retraining was not finite."""
+    epochs: int
+    parameters: int
+    """Trained numbers in the exported model."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Finalized:
+    """A finished study's result and the model to export."""
+
+    result: FinalResult
+    module: nn.Module
+    """In evaluation mode, on the CPU. A regressor's outputs are standardized targets."""
+    preprocessing: Any
+    """The fitted scikit-learn transformer from raw columns to features."""
+    target_mean: float
+    target_scale: float
+
+
+def finalize(
+    config: StudyConfig,
+    prepared: PreparedData,
+    trials: Sequence[FrozenTrial],
+    on_open: Callable[[], None],
+    progress: Progress | None = None,
+) -> Finalized:
+    """Re-evaluate the best of `trials`, retrain the winner on train + validation, test it.
+
+    `on_open` is called once, when everything is trained and before the sealed test part is read: what it
+    raises keeps the part sealed. Equal arguments give equal results.
+
+    Raises:
+        HpoError: there is no complete trial, or no candidate or retraining stayed finite.
+    """
+    began = time.monotonic()
+    tell = progress or _silent
+    architecture = Architecture(config, prepared.input_shape, prepared.outputs)
+    candidates = _reevaluate(config, prepared, architecture, best_trials(config, trials), tell)
+    winner = choose(config, candidates)
+    training = final_training(config, prepared)
+    retrained = _retrain(config, prepared, architecture, winner, training, tell)
+    on_open()
+    test = open_sealed(prepared, training)
+    tested = retrained.test(prepared, test)
+    result = FinalResult(
+        winner=winner,
+        candidates=candidates,
+        test=tested[retrained.seed],
+        seeds=_over_seeds(tested.values()),
+        seed=retrained.seed,
+        failed_seeds=[seed for seed in _seeds_of_winner(config) if seed not in tested],
+        epochs=winner.epochs,
+        parameters=sum(parameter.numel() for parameter in retrained.module.parameters()),
+        seconds=time.monotonic() - began,
+    )
+    return Finalized(
+        result, retrained.module, training.preprocessing, training.target_mean, training.target_scale
+    )
+
+
+def _silent(_doing: str, _done: int, _total: int) -> None:
+    """Nobody watches."""
+
+
+def fresh_seeds(config: StudyConfig) -> list[int]:
+    """`config.final.seeds` seeds that the search has not used; the same for the same configuration."""
+    drawn = np.random.SeedSequence([config.training.seed, 0xF1A1]).generate_state(2 * config.final.seeds + 8)
+    distinct = dict.fromkeys(int(seed) >> 1 for seed in drawn)
+    return [seed for seed in distinct if seed != config.training.seed][: config.final.seeds]
+
+
+def _seeds_of_winner(config: StudyConfig) -> list[int]:
+    return [config.training.seed, *fresh_seeds(config)][: config.final.seeds]
+
+
+def _reevaluate(
+    config: StudyConfig,
+    prepared: PreparedData,
+    architecture: Architecture,
+    trials: Sequence[FrozenTrial],
+    tell: Progress,
+) -> list[Candidate]:
+    """Train each of `trials` once for each fresh seed, on that seed's own split of train + validation."""
+    seeds = fresh_seeds(config)
+    folds = fresh_folds(config, prepared, seeds)
+    data = DeviceData(folds, prepared.task, prepared.outputs, device="cpu")
+    groups: dict[tuple[str, int], list[Lane]] = {}
+    for trial in trials:
+        settings, epochs = config.settings(trial.params), epochs_of(config, trial)
+        groups.setdefault((shape_key(settings), epochs), []).extend(
+            Lane(LaneKey(trial.number, fold, seed), settings) for fold, seed in enumerate(seeds)
+        )
+    watch = _Watch(tell, "re-evaluating", sum(len(lanes) * epochs for (_, epochs), lanes in groups.items()))
+    values: dict[int, list[float]] = {}
+    failures: dict[int, str] = {}
+    for (_, epochs), lanes in groups.items():
+        for chunk in _chunks(lanes):
+            cohort = Cohort(architecture, data, config.metric, chunk[0].settings, epochs)
+            for key, last in _train(cohort, chunk, epochs, watch):
+                if last is None or not math.isfinite(last.value):
+                    what = "training loss" if last is None else config.metric
+                    failures.setdefault(key.trial, f"its {what} was not finite with seed {key.seed}")
+                else:
+                    values.setdefault(key.trial, []).append(last.value)
+    return assess(config, trials, values, failures, len(folds[0].validation) / len(folds[0].train))
+
+
+def _chunks(lanes: list[Lane]) -> Iterator[list[Lane]]:
+    for start in range(0, len(lanes), MAX_LANES):
+        yield lanes[start : start + MAX_LANES]
+
+
+def _train(
+    cohort: Cohort, lanes: Sequence[Lane], epochs: int, watch: "_Watch"
+) -> list[tuple[LaneKey, EpochResult | None]]:
+    """Train `lanes` for `epochs`: the last result of each, in their order; None if a loss was not finite."""
+    cohort.add(lanes)
+    last: dict[LaneKey, EpochResult | None] = {}
+    for _ in range(epochs):
+        watch.advance(len(lanes))
+        results = cohort.train_epoch() if cohort.keys else {}
+        broken = [key for key, result in results.items() if not math.isfinite(result.train_loss)]
+        last.update(results)
+        last.update(dict.fromkeys(broken))
+        if broken:
+            cohort.drop(broken)
+    return [(lane.key, last[lane.key]) for lane in lanes]
+
+
+@dataclass
+class _Watch:
+    tell: Progress
+    doing: str
+    total: int
+    done: int = 0
+
+    def advance(self, epochs: int) -> None:
+        self.done += epochs
+        self.tell(self.doing, self.done, self.total)
+
+
+@dataclass(frozen=True)
+class _Retrained:
+    """The winner's models, one for each seed whose training stayed finite."""
+
+    cohorts: list[Cohort]
+    seed: int
+    module: nn.Module
+    """Of `seed`."""
+    training: FinalTraining
+
+    def test(self, prepared: PreparedData, test: Part) -> dict[int, TestMetrics]:
+        """Metrics by seed; the exported module's own by calling it as its user will."""
+        outputs = {self.seed: self._module_outputs(test.features)}
+        for cohort in self.cohorts:
+            parts = [cohort.predict(part) for part in torch.split(test.features, EVALUATION_BATCH)]
+            for key, lane_outputs in zip(cohort.keys, torch.cat(parts, dim=1), strict=True):
+                if key.seed != self.seed and bool(lane_outputs.isfinite().all()):
+                    outputs[key.seed] = lane_outputs
+        try:
+            return {
+                seed: evaluate(prepared.task, scores, test.targets, prepared.classes)
+                for seed, scores in outputs.items()
+            }
+        except ValueError as error:
+            raise HpoError(f"the retrained winner cannot be tested: {error}") from error
+
+    @torch.no_grad()
+    def _module_outputs(self, features: Tensor) -> Tensor:
+        outputs = torch.cat([self.module(part) for part in torch.split(features, EVALUATION_BATCH)])
+        return outputs * self.training.target_scale + self.training.target_mean
+
+
+def _retrain(
+    config: StudyConfig,
+    prepared: PreparedData,
+    architecture: Architecture,
+    winner: Candidate,
+    training: FinalTraining,
+    tell: Progress,
+) -> _Retrained:
+    """Train the winner on all of train + validation, once for each seed."""
+    nothing = Part(training.train.features[:0], training.train.targets[:0])
+    fold = Fold(training.train, nothing, training.target_mean, training.target_scale)
+    data = DeviceData((fold,), prepared.task, prepared.outputs, device="cpu")
+    settings = config.settings(winner.params)
+    lanes = [Lane(LaneKey(winner.number, 0, seed), settings) for seed in _seeds_of_winner(config)]
+    watch = _Watch(tell, "retraining", len(lanes) * winner.epochs)
+    cohorts = []
+    for chunk in _chunks(lanes):
+        cohort = Cohort(architecture, data, config.metric, settings, winner.epochs)
+        _train(cohort, chunk, winner.epochs, watch)
+        cohorts.append(cohort)
+    finite = [(cohort, key) for cohort in cohorts for key in cohort.keys]
+    if not finite:
+        raise HpoError(
+            f"study {config.name!r}: the loss of its winner, trial {winner.number}, was not finite in any of "
+            f"{len(lanes)} retrainings on train + validation; the test part was not opened"
+        )
+    cohort, key = min(finite, key=lambda found: lanes.index(Lane(found[1], settings)))
+    return _Retrained(cohorts, key.seed, cohort.module(key).eval(), training)
+
+
+def _over_seeds(tested: Iterable[TestMetrics]) -> dict[str, SeedStatistics]:
+    collected: dict[str, list[float]] = {}
+    for metrics in tested:
+        for name, value in metrics.scalars().items():
+            if value is not None:
+                collected.setdefault(name, []).append(value)
+    return {
+        name: SeedStatistics(
+            mean=float(np.mean(values)),
+            std=float(np.std(values, ddof=1)) if len(values) > 1 else None,
+            n=len(values),
+        )
+        for name, values in collected.items()
+    }

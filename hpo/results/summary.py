@@ -1,0 +1,172 @@
+"""A study's outcome in sentences with numbers."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo.config import CsvData, SklearnData, StudyConfig
+from hpo.results.candidates import Candidate
+from hpo.results.finalize import FinalResult
+from hpo.results.metrics import ClassificationMetrics, Interval
+from hpo.results.theme import short
+from hpo.results.values import LABELS
+
+MAX_REASONS = 5
+
+
+def summary(
+    config: StudyConfig,
+    trials: Sequence[FrozenTrial],
+    result: FinalResult | None,
+    data_sizes: Mapping[str, int],
+) -> list[str]:
+    """Sentences: what was searched, what won, what the search's score was worth, how it tested."""
+    sentences = [searched(config, trials, data_sizes)]
+    if result is None:
+        return [*sentences, "The study has not been finalized: no winner is chosen, its test part is sealed."]
+    winner = result.winner
+    params = ", ".join(f"{name} {short(value)}" for name, value in winner.params.items())
+    return [
+        *sentences,
+        f"The winner is trial {winner.number}, with {params}.",
+        re_evaluated(config, winner),
+        *_indistinct(result),
+        tested(result),
+        *_over_seeds(config, result),
+    ]
+
+
+def searched(config: StudyConfig, trials: Sequence[FrozenTrial], data_sizes: Mapping[str, int]) -> str:
+    """What was searched, on what, with how many trials."""
+    counts = Counter(trial.state for trial in trials)
+    names = list(config.search)
+    parameters = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    rows = [f"{data_sizes[part]:,} rows to {verb}" for part, verb in _PARTS.items() if part in data_sizes]
+    took = _duration(trials)
+    return (
+        f"{len(trials):,} trials of {config.architecture} searched {parameters} on {data_name(config)} "
+        f"({', '.join(rows)}) with the sampler {config.sampler.name} and the pruner "
+        f"{config.pruner.name}{took}: "
+        f"{counts[TrialState.COMPLETE]:,} are complete, {counts[TrialState.PRUNED]:,} were pruned, "
+        f"{counts[TrialState.FAIL]:,} failed."
+    )
+
+
+_PARTS = {"train": "train on", "validation": "validate on", "test": "test on"}
+
+
+def data_name(config: StudyConfig) -> str:
+    """The data set as its study file calls it."""
+    if isinstance(config.data, CsvData):
+        return config.data.path
+    return config.data.name if isinstance(config.data, SklearnData) else config.data.source
+
+
+def _duration(trials: Sequence[FrozenTrial]) -> str:
+    starts = [trial.datetime_start for trial in trials if trial.datetime_start]
+    ends = [trial.datetime_complete for trial in trials if trial.datetime_complete]
+    if not starts or not ends:
+        return ""
+    return f" in {duration((max(ends) - min(starts)).total_seconds())}"
+
+
+def duration(seconds: float) -> str:
+    """`seconds` in the two largest units that say enough."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def number(metric: str, value: float | None) -> str:
+    """A metric's value: three decimals where it lies between 0 and 1, else four significant digits."""
+    if value is None:
+        return "undefined"
+    return f"{value:.4g}" if metric in {"loss", "rmse", "mae"} else f"{round(value, 3) + 0.0:.3f}"
+
+
+def interval_text(metric: str, interval: Interval) -> str:
+    """An interval as `low to high`."""
+    return " to ".join(number(metric, end) for end in interval)
+
+
+def selection_cost(config: StudyConfig, candidate: Candidate) -> float | None:
+    """By how much the search's value flattered a candidate; negative where it was too modest."""
+    if candidate.shrunk is None:
+        return None
+    sign = 1 if config.direction == "maximize" else -1
+    return sign * (candidate.value - candidate.shrunk)
+
+
+def re_evaluated(config: StudyConfig, winner: Candidate) -> str:
+    """What the search's score was worth."""
+    label, metric = LABELS[config.metric], config.metric
+    within = f" (95 % interval {interval_text(metric, winner.interval)})" if winner.interval else ""
+    text = (
+        f"The search gave it a validation {label} of {number(metric, winner.value)}; re-evaluated with "
+        f"{_count(winner.n, 'fresh seed')}, each on its own split, it has {number(metric, winner.mean)}"
+        f"{within}."
+    )
+    cost = selection_cost(config, winner) or 0.0
+    if cost > 0:
+        return f"{text} Being the best of many noisy values had flattered it by {number(metric, cost)}."
+    return f"{text} The search's value had not flattered it."
+
+
+def _indistinct(result: FinalResult) -> list[str]:
+    shrunk = [candidate.shrunk for candidate in result.candidates if candidate.shrunk is not None]
+    if len(shrunk) < 2 or result.winner.n < 2 or max(shrunk) - min(shrunk) > 1e-9 * abs(max(shrunk)):
+        return []
+    return [
+        f"The {len(shrunk)} candidates cannot be told apart: they differ by no more than chance explains."
+    ]
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def tested(result: FinalResult) -> str:
+    """The exported model on the test part."""
+    test = result.test
+    trained = f"Retrained on train + validation for {_count(result.epochs, 'epoch')}, the exported model"
+    if isinstance(test, ClassificationMetrics):
+        auc = f", ROC AUC {test.roc_auc:.3f}" if test.roc_auc is not None else ""
+        return (
+            f"{trained} reaches a test accuracy of {test.accuracy:.3f} on {test.n:,} held-out rows (95 % "
+            f"interval {interval_text('accuracy', test.accuracy_interval)}), macro F1 {test.f1:.3f}{auc}."
+        )
+    r2 = f", R² {test.r2:.3f}" if test.r2 is not None else ""
+    return (
+        f"{trained} has a test RMSE of {test.rmse:.4g} and an MAE of {test.mae:.4g} in the target's unit on "
+        f"{test.n:,} held-out rows{r2}."
+    )
+
+
+def _over_seeds(config: StudyConfig, result: FinalResult) -> list[str]:
+    metric = config.metric
+    spread = result.seeds.get(metric)
+    if spread is None or spread.std is None:
+        return []
+    failed = ""
+    if result.failed_seeds:
+        seeds = ", ".join(map(str, result.failed_seeds))
+        failed = f" Retraining was not finite with these seeds: {seeds}."
+    return [
+        f"Over {spread.n} retrainings with different seeds the test {LABELS[metric]} is "
+        f"{number(metric, spread.mean)} ± {number(metric, spread.std)} (standard deviation).{failed}"
+    ]
+
+
+def failures(trials: Sequence[FrozenTrial]) -> list[str]:
+    """Why trials failed, the commonest reasons first."""
+    failed = [trial for trial in trials if trial.state == TrialState.FAIL]
+    reasons = Counter(str(trial.user_attrs.get("failure", "no reason was recorded")) for trial in failed)
+    first = {str(trial.user_attrs.get("failure")): trial.number for trial in reversed(failed)}
+    found = [
+        f"{reason} ({_count(count, 'trial')}{f', first trial {first[reason]}' if reason in first else ''})"
+        for reason, count in reasons.most_common(MAX_REASONS)
+    ]
+    rest = len(reasons) - len(found)
+    return [*found, f"and {_count(rest, 'other reason')}"] if rest else found

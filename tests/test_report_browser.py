@@ -1,0 +1,138 @@
+"""The report in a real browser."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import report_example as example
+
+from hpo.results.report import write_report
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytestmark = pytest.mark.browser
+
+CLASSES = ["healthy", example.HOSTILE, "a third class with a name too long for a legend on a telephone"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["playwright.Browser"]:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    with playwright.sync_playwright() as running:
+        opened = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    study = example.config()
+    trials = example.trials(study, 60)
+    result = example.result(study, trials, CLASSES)
+    write_report(path, study, trials, result, example.FINDINGS, example.SIZES)
+    return path
+
+
+class Visit:
+    """The report, opened; what the page said and asked for on the way."""
+
+    def __init__(
+        self, browser: "playwright.Browser", report: Path, width: int, scheme: str = "light"
+    ) -> None:
+        self.page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        self.said: list[str] = []
+        self.requested: list[str] = []
+        self.page.on("console", lambda message: self.said.append(message.text))
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("dialog", lambda dialog: (self.said.append(dialog.message), dialog.dismiss()))
+        self.page.route("**/*", self._route)
+        self.page.goto(report.as_uri())
+        # Not wait_for_function: it evaluates text, which the page's policy forbids.
+        self.page.locator("#confusion .main-svg").first.wait_for()
+
+    def _route(self, route: "playwright.Route") -> None:
+        if route.request.url.startswith("file:"):
+            route.continue_()
+        else:
+            self.requested.append(route.request.url)
+            route.abort()
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(390, "light"), (1280, "dark"), (1920, "light")],
+    ids=lambda found: f"{found[0]}-{found[1]}",
+)
+def visit(browser: "playwright.Browser", report: Path, request: pytest.FixtureRequest) -> Iterator[Visit]:
+    visit = Visit(browser, report, *request.param)
+    yield visit
+    visit.page.close()
+
+
+def test_report_opens_with_all_its_plots_and_without_a_word_or_a_request(visit: Visit) -> None:
+    assert visit.said == []
+    assert visit.requested == []
+    plots = visit.page.locator(".js-plotly-plot svg.main-svg:first-child")
+    assert plots.count() == 6 + len(example.config().search)
+    # Each has drawn something: bars, points, lines or cells.
+    marks = ".point, .js-line, .hm image, .heatmaplayer image, path.js-line"
+    for index in range(plots.count()):
+        assert plots.nth(index).locator(marks).count() > 0, f"plot {index} is empty"
+
+
+def test_nothing_is_wider_than_the_screen(visit: Visit) -> None:
+    wide = visit.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert wide[0] <= wide[1]
+    sticking_out = visit.page.evaluate(
+        """() => [...document.querySelectorAll("body *")].filter((element) =>
+            element.getBoundingClientRect().right > innerWidth + 1 && !element.closest(".scroll, pre, script")
+        ).map((element) => element.outerHTML.slice(0, 80))"""
+    )
+    assert sticking_out == []
+
+
+def test_legends_and_axis_titles_stay_inside_their_plots(visit: Visit) -> None:
+    cut = visit.page.evaluate(
+        """() => [...document.querySelectorAll(".js-plotly-plot")].flatMap((plot) => {
+            const frame = plot.getBoundingClientRect();
+            return [...plot.querySelectorAll(".legend .bg, .xtitle, .ytitle, .xtick text, .ytick text")]
+                .map((part) => [part, part.getBoundingClientRect()])
+                .filter(([, box]) => box.width && (box.left < frame.left - 2 || box.right > frame.right + 2
+                    || box.top < frame.top - 2 || box.bottom > frame.bottom + 2))
+                .map(([part]) => `${plot.id}: ${part.textContent || "legend"}`);
+        })"""
+    )
+    assert cut == []
+
+
+def test_hostile_names_are_shown_as_text(visit: Visit) -> None:
+    page = visit.page
+    assert page.locator("th", has_text=example.HOSTILE).count() == 1
+    assert page.locator(".legendtext", has_text=example.HOSTILE).count() == 1
+    scripts = page.evaluate("[...document.scripts].map((script) => script.text)")
+    assert "alert(1)" not in scripts
+    assert visit.said == [], "no dialog was opened"
+
+
+def test_colours_follow_the_system(browser: "playwright.Browser", report: Path) -> None:
+    visit = Visit(browser, report, 1280, "light")
+    title = visit.page.locator("#history .xtitle")
+    playwright.expect(title).to_have_css("fill", "rgb(31, 35, 40)")
+    visit.page.emulate_media(color_scheme="dark")
+    playwright.expect(title).to_have_css("fill", "rgb(230, 232, 235)")
+    assert visit.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(22, 24, 28)"
+    visit.page.close()
+
+
+def test_injected_script_is_stopped_by_the_pages_policy(browser: "playwright.Browser", report: Path) -> None:
+    """If escaping ever failed, the page's Content-Security-Policy would still hold."""
+    visit = Visit(browser, report, 1280)
+    visit.page.evaluate(
+        "document.body.append(Object.assign(document.createElement('script'), {text: 'document.title = 1'}))"
+    )
+    assert visit.page.title() == "example · hpo report"
+    assert "Content Security Policy" in visit.said[0]
+    visit.page.close()
