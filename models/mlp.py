@@ -16,8 +16,17 @@ def mlp(
     """`depth` hidden layers of linear, batch norm, ReLU, dropout, and a linear layer.
 
     x: [B, *input_shape], flattened → [B, classes]. B: batch. Parameters for `width` W, `depth` D and F
-    inputs: F·W + (D-1)·W² + 2·D·W + (W+1)·classes.
+    inputs: F·W + (D-1)·W² + 2·D·W + (W+1)·classes; with `depth` 0, a linear model, (F+1)·classes.
+
+    Raises:
+        ValueError: an option is out of its range.
     """
+    if width < 1:
+        raise ValueError(f"width {width!r}: must be a whole number of at least 1")
+    if depth < 0:
+        raise ValueError(f"depth {depth!r}: must be a whole number of at least 0")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout {dropout!r}: must be at least 0 and below 1")
     layers: list[nn.Module] = [nn.Flatten()]
     inputs = math.prod(input_shape)
     for _ in range(depth):
