@@ -3,9 +3,9 @@
 usage: python benchmarks/store.py [--url sqlite:///… | postgresql://…] [--stored 100 500 5000] [--trials 64]
                                   [--sampler tpe] [--pruner median] [--lanes 16] [--skip-stock]
 
-Both sides claim or ask, sample four parameters, report 30 epochs, decide 30 times whether to prune, and finish;
-training is a stand-in that costs nothing. `stored` trials lie in the study before. Milliseconds a trial, all
-in one run: the whole, and of hpo's the parts spent in the sampler and in the pruner.
+Both sides claim or ask, sample four parameters, report 30 epochs, decide 30 times whether to prune, and
+finish; training is a stand-in that costs nothing. `stored` trials lie in the study before. Milliseconds a
+trial, all in one run: the whole, and of hpo's the parts spent in the sampler and in the pruner.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from hpo.search.running import WorkerOptions
 from hpo.search.store import Store
 from hpo.search.studies import Studies
 from hpo.search.training import Epoch
+from hpo.space import suggest
 
 EPOCHS = 30
 SPACE = {
@@ -106,8 +107,11 @@ def fill(database, config, stored):
         for claim in claims:
             draw = random.Random(claim.number)
             for name, distribution in distributions.items():
-                low, high = (0, len(distribution.choices) - 1) if hasattr(distribution, "choices") else (
-                    distribution.low, distribution.high)
+                low, high = (
+                    (0, len(distribution.choices) - 1)
+                    if hasattr(distribution, "choices")
+                    else (distribution.low, distribution.high)
+                )
                 internal = draw.randint(low, high) if isinstance(low, int) else draw.uniform(low, high)
                 changes.params.append((claim.trial_id, name, internal, distribution))
             changes.steps += [(claim.trial_id, e, value(claim.number, e)) for e in range(1, EPOCHS + 1)]
@@ -140,7 +144,7 @@ def ours(options, database, stored):
     settings = WorkerOptions(lanes=options.lanes)
     searcher = worker.Worker(database, study, config, Trainer(), settings, threading.Event())
     searcher.optuna.pruner.prune = timed(spent, "pruner", searcher.optuna.pruner.prune)
-    searcher.snapshot.history.refresh()  # reading the stored trials is paid once, at the start
+    searcher.snapshot.refresh([])  # reading the stored trials is paid once, at the start
     started = time.perf_counter()
     searcher.run()
     whole = time.perf_counter() - started
@@ -165,23 +169,19 @@ def stock(options, database, stored):
     started = time.perf_counter()
     for _ in range(count):
         trial = study.ask()
-        samplers_suggest(trial, config)
-        number, last, pruned = trial.number, 0.0, False
+        suggest(trial, config.search)
+        last, pruned = 0.0, False
         for epoch in range(1, EPOCHS + 1):
-            last = value(number, epoch)
+            last = value(trial.number, epoch)
             trial.report(last, epoch)
             if trial.should_prune():
                 pruned = True
                 break
-        study.tell(trial, last, state=TrialState.PRUNED if pruned else TrialState.COMPLETE)
+        if pruned:
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            study.tell(trial, last)
     return (time.perf_counter() - started) / count * 1000
-
-
-def samplers_suggest(trial, config):
-    """As the worker does."""
-    from hpo.space import suggest
-
-    suggest(trial, config.search)
 
 
 def main():
@@ -201,15 +201,19 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         database = Database(options.url or f"sqlite:///{Path(folder)}/hpo.db")
         database.create_schema()
-        print(f"{database.engine.dialect.name}, {options.sampler}, {options.pruner}, {options.lanes} lanes, "
-              f"{options.trials} trials of {EPOCHS} epochs, median of {options.runs} runs; ms a trial")
+        print(
+            f"{database.engine.dialect.name}, {options.sampler}, {options.pruner}, {options.lanes} lanes, "
+            f"{options.trials} trials of {EPOCHS} epochs, median of {options.runs} runs; ms a trial"
+        )
         print(f"{'stored':>7} {'hpo':>8} {'sampler':>8} {'pruner':>8} {'storage':>8} {'stock Optuna':>13}")
         for stored in options.stored:
             runs = [ours(options, database, stored) for _ in range(options.runs)]
             parts = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
             theirs = "-" if options.skip_stock else f"{stock(options, database, stored):13.1f}"
-            print(f"{stored:7} {parts['whole']:8.2f} {parts['sampler']:8.2f} {parts['pruner']:8.2f} "
-                  f"{parts['storage']:8.2f} {theirs}")
+            print(
+                f"{stored:7} {parts['whole']:8.2f} {parts['sampler']:8.2f} {parts['pruner']:8.2f} "
+                f"{parts['storage']:8.2f} {theirs}"
+            )
 
 
 if __name__ == "__main__":

@@ -107,18 +107,22 @@ def main():
     print(
         f"{options.trials} trials, {options.epochs} epochs, {options.processes} processes, n = {options.runs}"
     )
-    print(
-        f"{'case':8} {'script /h':>10} {'hpo /h':>10} {'ratio':>7} {'script best':>12} {'hpo best':>10} epochs"
-    )
+    heads = ("script /h", "hpo /h", "ratio", "script best", "hpo best", "epochs")
+    print(f"{'case':8}" + "".join(f"{head:>13}" for head in heads))
     for case in options.cases:
         pairs = [(theirs(options, case, seed), ours(options, case, seed)) for seed in range(options.runs)]
         script = statistics.median(pair[0]["per_hour"] for pair in pairs)
         mine = statistics.median(pair[1]["per_hour"] for pair in pairs)
         best = [statistics.median(pair[side]["best"] for pair in pairs) for side in (0, 1)]
         epochs = "/".join(str(pairs[0][side]["epochs"]) for side in (0, 1))
-        print(
-            f"{case:8} {script:10,.0f} {mine:10,.0f} {mine / script:7.1f} {best[0]:12.4f} {best[1]:10.4f} {epochs}"
+        cells = (
+            f"{script:,.0f}",
+            f"{mine:,.0f}",
+            f"{mine / script:.1f}",
+            *(f"{b:.4f}" for b in best),
+            epochs,
         )
+        print(f"{case:8}" + "".join(f"{cell:>13}" for cell in cells), flush=True)
 
 
 if __name__ == "__main__":

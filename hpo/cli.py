@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -73,7 +74,7 @@ Shared = Annotated[
         show_default="beside the SQLite file, else ./checkpoints",
     ),
 ]
-Threads = Annotated[int, typer.Option(min=1, help="Torch threads of a worker.")]
+Threads = Annotated[int, typer.Option(min=1, help="Torch threads of a process.")]
 Out = Annotated[Path | None, typer.Option(help="Results folder.", show_default="results/STUDY")]
 
 DEFAULT_STORAGE = "sqlite:///hpo.db"
@@ -84,7 +85,7 @@ def run(
     study_file: StudyFile,
     storage: Storage = DEFAULT_STORAGE,
     workers: Workers = None,
-    lanes: Lanes = 64,
+    lanes: Lanes = 128,
     threads: Threads = 1,
     lease: Lease = 30.0,
     checkpoints: Shared = None,
@@ -95,12 +96,15 @@ def run(
 
     Run it again to go on where it was interrupted; once finished, it prints its recorded result.
     """
+    import torch
+
     from hpo import live
     from hpo.results.conclude import conclude, recorded
     from hpo.search.running import WorkerOptions
     from hpo.studyfile import load_study
 
     console = _console(as_json)
+    torch.set_num_threads(threads)
     config = load_study(study_file)
     database = _open(storage)
     study = _submit(database, config, console)
@@ -128,7 +132,7 @@ def submit(study_file: StudyFile, storage: Storage = DEFAULT_STORAGE) -> None:
 def worker(
     study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="By default any open study.")] = None,
     storage: Storage = DEFAULT_STORAGE,
-    lanes: Lanes = 64,
+    lanes: Lanes = 128,
     workers: Annotated[int, typer.Option(min=1, help="Workers that share the trials in flight.")] = 1,
     threads: Threads = 1,
     lease: Lease = 30.0,
@@ -202,13 +206,13 @@ def extend(
     trials: Annotated[int, typer.Option(min=1, help="Trials to add.")],
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
-    """Add trials to a study's budget; its recorded result no longer stands once they are searched."""
+    """Add trials to a study's budget. A result recorded before is kept, but no longer stands."""
     from hpo.search.studies import Studies
+    from hpo.search.submission import extend as extend_study
 
     studies = Studies(_open(storage, create=False))
     record = studies.study(_study_name(study))
-    total = sum(studies.counts(record.study_id).values()) + trials
-    studies.extend(record.study_id, total)
+    total = extend_study(studies, record, trials)
     _say(_console(), f"{record.name}: {total} trials now")
 
 
@@ -216,6 +220,7 @@ def extend(
 def finalize(
     study: StudyName,
     storage: Storage = DEFAULT_STORAGE,
+    threads: Threads = 1,
     out: Out = None,
     again: Annotated[
         bool, typer.Option("--again", help="Although it was done: opens the test set again.")
@@ -223,15 +228,18 @@ def finalize(
     as_json: Json = False,
 ) -> None:
     """Re-evaluate the best trials, retrain the winner, test it once, write the results folder."""
+    import torch
+
     from hpo import live
     from hpo.results.conclude import conclude, recorded
     from hpo.search.studies import Studies
 
     console = _console(as_json)
+    torch.set_num_threads(threads)
     database = _open(storage, create=False)
     record = Studies(database).study(_study_name(study))
     if recorded(record) is not None and not again:
-        raise HpoError(f"study {record.name!r} was finalized before; --again opens its test set once more")
+        raise HpoError(f"study {record.name!r} is finalized; --again opens its test set once more")
     with live.final_progress(console) as progress:
         conclusion = conclude(database, record, out or Path("results") / record.name, progress, again)
     _show_result(database, record, conclusion, console, as_json)
@@ -346,8 +354,13 @@ def _print_json(content: Any) -> None:
     print(json.dumps(content))
 
 
+def _interrupt(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """The console script."""
+    signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: workers hand their trials back
     app()
 
 

@@ -29,8 +29,10 @@ PLAIN = 10.0
 def watch(database: Database, study: StudyRecord, config: StudyConfig, console: Console) -> None:
     """Show a study until it is searched."""
     with _view(database, study, config, console) as look:
-        while look().state not in {"searched", "finished"}:
+        while (status := look()).state not in {"searched", "finished"}:
             time.sleep(REFRESH)
+    if console.is_terminal:  # the live view is gone now
+        console.print(terminal.status_line(status), markup=False, highlight=False, soft_wrap=True)
 
 
 def search(
@@ -49,9 +51,10 @@ def search(
     """
     from hpo.search.launch import LocalWorkers, watch_leases
 
-    reader = StatusReader(database, study)
-    if reader.read().state in {"searched", "finished"}:
+    before = StatusReader(database, study).read()
+    if before.state in {"searched", "finished"}:
         return
+    _refuse_stopped(before)
     command = ["worker", study.name, f"--workers={options.workers}", f"--lanes={options.lanes}"]
     command += [f"--threads={threads}", f"--lease={options.lease}"]
     if checkpoints is not None:
@@ -71,8 +74,14 @@ def search(
             look()
             time.sleep(REFRESH)
         last = look()
+    _refuse_stopped(last)
     if last.waiting and config.hours is None:
-        raise HpoError(f"study {study.name!r} is stopped; `hpo resume {study.name}` lets it go on")
+        raise HpoError(f"study {study.name!r} was given more trials meanwhile: run it again to search them")
+
+
+def _refuse_stopped(status: Status) -> None:
+    if status.state == "stopped":
+        raise HpoError(f"study {status.study!r} is stopped; `hpo resume {status.study}` lets it go on")
 
 
 @contextlib.contextmanager

@@ -98,7 +98,8 @@ def _facts(status: Status, config: StudyConfig) -> Table:
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     progress = Table.grid(padding=(0, 2))
-    bar = ProgressBar(total=max(1, status.total), completed=status.finished, width=30)
+    total = max(1, status.total)
+    bar = ProgressBar(total, status.finished, width=30, complete_style="cyan", finished_style="cyan")
     progress.add_row(bar, f"{status.finished}/{status.total}")
     facts.add_row("progress", progress)
     if status.per_hour and status.running:
@@ -121,7 +122,8 @@ def _running(status: Status, config: StudyConfig, width: int, height: int) -> Ta
     for name in config.search:
         columns[name] = [number(row.params[name]) if name in row.params else "" for row in status.rows]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
-    shown, used = [], 0
+    shown: list[list[str]] = []
+    used = 0
     for name, cells in columns.items():
         used += max(map(cell_len, [name, *cells])) + 2
         if used - 2 > width and len(shown) >= 3:
@@ -132,7 +134,7 @@ def _running(status: Status, config: StudyConfig, width: int, height: int) -> Ta
     for row in itertools.islice(zip(*shown, strict=True), max(0, height)):
         table.add_row(*row)
     if len(status.rows) > height:
-        table.caption = Text(f"and {len(status.rows) - height} more", "dim")
+        table.caption = Text(f"and {len(status.rows) - height} more running", "dim")
         table.caption_justify = "left"
     return table
 

@@ -12,10 +12,11 @@ import json
 import multiprocessing
 import tempfile
 import time
+from pathlib import Path
 
 
 def load(csv, folds):
-    """The course's cleaning, and train/validation parts scaled by the training part: one pair for each fold."""
+    """The course's cleaning; train and validation parts scaled by the training part, a pair for each fold."""
     import pandas as pd
     import torch
     from sklearn.model_selection import StratifiedKFold, train_test_split
@@ -164,7 +165,7 @@ def write_curve(path, study, started):
 
     best = float("-inf")
     complete = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
-    with open(path, "w") as file:
+    with Path(path).open("w") as file:
         for trial in sorted(complete, key=lambda trial: trial.datetime_complete):
             if trial.value > best:
                 best = trial.value

@@ -5,12 +5,13 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hpo.data.prepare import prepare
-from hpo.results.export import export
+from hpo.errors import HpoError
+from hpo.results.export import check_replaceable, export
 from hpo.results.finalize import FinalResult, Progress, finalize
 from hpo.results.report import write_report
 from hpo.search.database import Database
@@ -54,7 +55,8 @@ def conclude(
     of the sealed test part is recorded with the study before the part is read.
 
     Raises:
-        HpoError: there is nothing to finalize.
+        HpoError: there is nothing to finalize, `out` holds something else, or the test part was opened
+            before and it is not said to do it `again`.
     """
     studies = Studies(database)
     while True:
@@ -62,6 +64,12 @@ def conclude(
         known = recorded(study)
         if known is not None and not again:
             return known
+        if OPENINGS in study.attrs and not again:
+            opened = study.attrs[OPENINGS][-1]["time"]
+            raise HpoError(
+                f"the test set of study {study.name!r} was opened at {opened}, and is not opened again just "
+                f"like that; `hpo finalize {study.name} --again` does it, on record"
+            )
         with _only_one(studies, study) as mine:
             if mine:
                 return _conclude(database, studies, study, out, progress)
@@ -72,28 +80,25 @@ def _conclude(
     database: Database, studies: Studies, study: StudyRecord, out: Path, progress: Progress | None
 ) -> Conclusion:
     config = config_of(study)
+    check_replaceable(out, config.name)
     prepared = prepare(config)
     check_data(study, prepared.fingerprint)
     trials = read_trials(database, study.study_id)
+    opening = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "config": config.digest()}
+    openings = [*study.attrs.get(OPENINGS, []), opening]
 
     def record_opening() -> None:
-        opening = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "config": config.digest()}
-        openings = [*study.attrs.get(OPENINGS, []), opening]
         studies.set_attrs(study.study_id, {OPENINGS: openings})
 
     finalized = finalize(config, prepared, trials, record_opening, progress)
-    status = StatusReader(database, study).read()
+    result = finalized.result.model_copy(update={"openings": [opening["time"] for opening in openings]})
     seconds = _search_seconds(trials)
-    summary = status.as_json() | {"search_seconds": seconds}
-    export(out, config, prepared, finalized, summary)
-    write_report(out / "report.html", config, trials, finalized.result, prepared.findings, prepared.sizes)
-    stored: dict[str, Any] = {
-        "result": finalized.result.model_dump(mode="json"),
-        "out": str(out),
-        "search_seconds": seconds,
-    }
-    studies.set_attrs(study.study_id, {RESULT: stored})
-    return Conclusion(finalized.result, str(out), seconds)
+    stored = {"result": result.model_dump(mode="json"), "out": str(out), "search_seconds": seconds}
+    studies.set_attrs(study.study_id, {RESULT: stored})  # first of all: the test part is not opened twice
+    summary = StatusReader(database, study).read().as_json() | {"search_seconds": seconds}
+    export(out, config, prepared, replace(finalized, result=result), summary)
+    write_report(out / "report.html", config, trials, result, prepared.findings, prepared.sizes)
+    return Conclusion(result, str(out), seconds)
 
 
 def _search_seconds(trials: list[Any]) -> float:

@@ -56,6 +56,8 @@ class FinalResult(Record):
     parameters: int
     """Trained numbers in the exported model."""
     seconds: float
+    openings: list[str] = []
+    """When the study's test part was opened, in UTC; this time is the last."""
 
 
 @dataclass(frozen=True)

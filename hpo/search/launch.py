@@ -28,6 +28,7 @@ from hpo.search.submission import CONFIG, check_data, config_of
 from hpo.search.trainer import Trainer
 from hpo.search.worker import Worker
 from hpo.training.checkpoint import Checkpoints
+from hpo.training.memory import keep_freed_memory
 
 log = structlog.get_logger()
 
@@ -58,6 +59,7 @@ def serve(
     prepared = prepare(config)
     check_data(study, prepared.fingerprint)
     folder = (checkpoints or _beside(database)) / study.name
+    keep_freed_memory()
     trainer = Trainer(config, prepared, device)
     Worker(database, study, config, trainer, options, stop, Checkpoints(folder)).run()
 

@@ -54,6 +54,6 @@ class Objective:
                 raise TrialError(epoch.failure)
             values[epoch.number] = epoch.value
             trial.report(epoch.value, epoch.number)
-            if trial.should_prune():
+            if epoch.number < self.config.training.epochs and trial.should_prune():
                 raise optuna.TrialPruned(f"after epoch {epoch.number}")
         return self.config.chosen(values)

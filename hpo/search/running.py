@@ -17,7 +17,7 @@ from hpo.search.training import Epoch
 class WorkerOptions:
     """How a worker works."""
 
-    lanes: int = 64
+    lanes: int = 128
     """Models that train side by side."""
     workers: int = 1
     """Workers that share the study's trials in flight."""

@@ -5,11 +5,14 @@ worker draws it or on what it drew before. Random, QMC and grid points depend on
 """
 
 import hashlib
+import warnings
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.study import Study
@@ -33,10 +36,14 @@ def make_sampler(config: StudyConfig, number: int) -> BaseSampler:
     if isinstance(sampler, methods.RandomSearch):
         return optuna.samplers.RandomSampler(seed=seed)
     if isinstance(sampler, methods.Gp):
-        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=sampler.startup_trials)
-    return optuna.samplers.TPESampler(
-        seed=seed, n_startup_trials=sampler.startup_trials, multivariate=sampler.multivariate
-    )
+        return _Gp(config.search, seed=seed, n_startup_trials=sampler.startup_trials)
+    with _experimental():
+        return _Tpe(
+            config.search,
+            seed=seed,
+            n_startup_trials=sampler.startup_trials,
+            multivariate=sampler.multivariate,
+        )
 
 
 def make_pruner(config: StudyConfig) -> BasePruner:
@@ -55,8 +62,14 @@ def make_pruner(config: StudyConfig) -> BasePruner:
             min_resource=pruner.min_epochs, max_resource=epochs, reduction_factor=pruner.reduction_factor
         )
     if isinstance(pruner, methods.Patient):
-        return optuna.pruners.PatientPruner(None, patience=pruner.patience, min_delta=pruner.min_delta)
+        with _experimental():
+            return optuna.pruners.PatientPruner(None, patience=pruner.patience, min_delta=pruner.min_delta)
     return optuna.pruners.NopPruner()
+
+
+def _experimental() -> AbstractContextManager[object]:
+    """Without the warning that an interface may change: optuna is pinned below its next major version."""
+    return warnings.catch_warnings(action="ignore", category=ExperimentalWarning)
 
 
 def learns(config: StudyConfig) -> bool:
@@ -80,6 +93,31 @@ def default_in_flight(config: StudyConfig) -> int:
 def _mix(*parts: int) -> int:
     """A seed from several numbers; neighbouring numbers give unrelated seeds."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "big")
+
+
+class _KnownSpace(BaseSampler):
+    """Knows what is searched jointly: the unconditional parameters.
+
+    Optuna's samplers find it by intersecting the parameters of all trials: at 500 trials 8 ms of the 10 ms
+    that a TPE draw took, for a sampler made anew for each trial.
+    """
+
+    def __init__(self, space: Space, **options: Any) -> None:
+        super().__init__(**options)
+        always = {name: parameter for name, parameter in sorted(space.items()) if not parameter.when}
+        self.joint = {name: kind for name, kind in distributions(always).items() if not kind.single()}
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self.joint
+
+
+class _Tpe(_KnownSpace, optuna.samplers.TPESampler):
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self.joint if self._is_multivariate(study) else {}
+
+
+class _Gp(_KnownSpace, optuna.samplers.GPSampler):
+    pass
 
 
 class _Numbered(BaseSampler):

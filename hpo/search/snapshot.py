@@ -4,7 +4,9 @@ They read it as they would a database. What they write (parameters, attributes) 
 the worker, which records it in its next transaction. Everything else that would write raises.
 """
 
-from collections.abc import Container, Sequence
+import contextlib
+import heapq
+from collections.abc import Collection, Container, Iterator, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -29,6 +31,9 @@ class Snapshot(BaseStorage):
         self._own: dict[int, FrozenTrial] = {}
         """By trial id: those that this worker runs."""
         self._study_system_attrs: dict[str, Any] = {}
+        self._lists: dict[tuple[TrialState, ...] | None, list[FrozenTrial]] = {}
+        """Trials by states, until one changes."""
+        self._most: int | None = None
 
     def take_changes(self) -> Changes:
         """What was written since the last call, to be recorded."""
@@ -54,6 +59,7 @@ class Snapshot(BaseStorage):
             )
             self.history.trials[claim.number] = trial
         self._own[claim.trial_id] = trial
+        self._lists.clear()
         return trial
 
     def finish(self, trial_id: int, state: TrialState, value: float | None) -> None:
@@ -63,12 +69,14 @@ class Snapshot(BaseStorage):
         trial.datetime_complete = datetime.now()
         trial.state = state
         self.changes.finishes.append(Finish(trial_id, state, value))
+        self._lists.clear()
 
     def forget(self, trial_id: int) -> None:
         """Show no longer a trial that this worker has lost or handed back."""
         for number in [n for n, trial in self.history.trials.items() if trial._trial_id == trial_id]:
             del self.history.trials[number]
         self._own.pop(trial_id, None)
+        self._lists.clear()
 
     # --- what samplers and pruners read
 
@@ -107,9 +115,37 @@ class Snapshot(BaseStorage):
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         # Never a deep copy: it would cost milliseconds a call, and nobody here changes another's trial.
-        trials = self.history.trials
-        ordered = (trials[number] for number in sorted(trials))
-        return [trial for trial in ordered if states is None or trial.state in states]
+        wanted = None if states is None else tuple(state for state in TrialState if state in states)
+        if wanted not in self._lists:
+            trials = self.history.trials
+            ordered = (trials[number] for number in sorted(trials))
+            self._lists[wanted] = [trial for trial in ordered if wanted is None or trial.state in wanted]
+        found = self._lists[wanted]
+        if self._most is None or len(found) <= self._most:
+            return list(found)
+        return self._telling(found, self._most)
+
+    @contextlib.contextmanager
+    def at_most(self, trials: int) -> Iterator[None]:
+        """Within this, no more than so many trials are shown: the best fifth of them, and the newest."""
+        self._most = trials
+        try:
+            yield
+        finally:
+            self._most = None
+
+    def _telling(self, trials: list[FrozenTrial], most: int) -> list[FrozenTrial]:
+        sign = 1 if self.record.direction == StudyDirection.MINIMIZE else -1
+        valued = [trial for trial in trials if trial.value is not None]
+        best = heapq.nsmallest(most // 5, valued, key=lambda trial: sign * (trial.value or 0.0))
+        shown = {trial.number for trial in best}
+        newest = [trial for trial in reversed(trials) if trial.number not in shown][: most - len(best)]
+        return sorted(best + newest, key=lambda trial: trial.number)
+
+    def refresh(self, own: Collection[int]) -> None:
+        """Read what changed, but for the running trials with these numbers."""
+        self.history.refresh(own)
+        self._lists.clear()
 
     # --- what they write
 

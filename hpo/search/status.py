@@ -1,7 +1,7 @@
 """How a study stands: for the terminal and for scripts."""
 
-import time
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from optuna.study import StudyDirection
@@ -14,6 +14,8 @@ from hpo.search.studies import Studies
 
 RESULT, STARTED, STOPPED = "hpo:result", "hpo:started", "hpo:stopped"
 """Attributes of a study: its result, when its first trial was claimed, whether it claims no more."""
+WINDOWS, ENOUGH = (60.0, 600.0, 3600.0), 10
+"""Seconds over which the pace is measured: the shortest in which so many trials ended."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Status:
     best: Best | None
     rows: tuple[RunningRow, ...]
     per_hour: float | None
-    """Trials finished an hour, over the last minute; None when none did."""
+    """Trials finished an hour, over the last minute or, when they are few, longer; None when none did."""
 
     @property
     def finished(self) -> int:
@@ -88,7 +90,7 @@ class StatusReader:
         self.history.refresh()
         self.study = self.studies.study(self.study.name)
         counts = self.studies.counts(self.study.study_id)
-        trials = list(self.history.trials.values())
+        trials = [self.history.trials[number] for number in sorted(self.history.trials)]
         return Status(
             study=self.study.name,
             state=_state(counts, self.study.attrs),
@@ -99,7 +101,7 @@ class StatusReader:
             failed=counts[TrialState.FAIL],
             best=_best(trials, self.study.direction),
             rows=tuple(_row(trial) for trial in trials if trial.state == TrialState.RUNNING),
-            per_hour=_per_hour(trials),
+            per_hour=pace(trials),
         )
 
 
@@ -131,12 +133,23 @@ def _row(trial: FrozenTrial) -> RunningRow:
     return RunningRow(trial.number, epoch, trial.intermediate_values.get(epoch), trial.params)
 
 
-def _per_hour(trials: list[FrozenTrial]) -> float | None:
-    now = time.time()
-    ended = [trial.datetime_complete.timestamp() for trial in trials if trial.datetime_complete]
-    started = [trial.datetime_start.timestamp() for trial in trials if trial.datetime_start]
-    recent = [moment for moment in ended if now - moment <= 60]
-    if not recent:
+def pace(trials: list[FrozenTrial]) -> float | None:
+    """Trials an hour, over the shortest window with a few ends in it: it neither jumps nor lags."""
+    now = datetime.now()
+    for window in WINDOWS:
+        ended = [
+            trial
+            for trial in trials
+            if trial.datetime_complete and _age(trial.datetime_complete, now) <= window
+        ]
+        if len(ended) >= ENOUGH:
+            break
+    if not ended:
         return None
-    window = min(60.0, now - min(started, default=now))
-    return len(recent) / max(window, 1.0) * 3600
+    alive = [trial for trial in trials if trial.state == TrialState.RUNNING]
+    began = max(_age(trial.datetime_start, now) for trial in [*ended, *alive] if trial.datetime_start)
+    return len(ended) / max(min(window, began), 1.0) * 3600
+
+
+def _age(moment: datetime, now: datetime) -> float:
+    return (now - moment).total_seconds()

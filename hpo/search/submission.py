@@ -9,9 +9,11 @@ from pydantic import ValidationError
 from hpo.config import StudyConfig
 from hpo.errors import UsageError
 from hpo.search.records import StudyRecord
+from hpo.search.status import RESULT
 from hpo.search.studies import Studies
 
 CONFIG, FOLDER, FINGERPRINT = "hpo:config", "hpo:folder", "hpo:fingerprint"
+EARLIER_RESULTS = "hpo:earlier_results"
 
 
 def submit(studies: Studies, config: StudyConfig, fingerprint: str) -> StudyRecord:
@@ -41,6 +43,17 @@ def submit(studies: Studies, config: StudyConfig, fingerprint: str) -> StudyReco
         )
     check_data(study, fingerprint)
     return study
+
+
+def extend(studies: Studies, study: StudyRecord, trials: int) -> int:
+    """Add trials to a study; answers how many it has now. Its result, if it has one, is set aside."""
+    total = sum(studies.counts(study.study_id).values()) + trials
+    studies.extend(study.study_id, total)
+    if RESULT in study.attrs:
+        result = study.attrs[RESULT]
+        studies.set_attrs(study.study_id, {EARLIER_RESULTS: [*study.attrs.get(EARLIER_RESULTS, []), result]})
+        studies.drop_attr(study.study_id, RESULT, result)
+    return total
 
 
 def check_data(study: StudyRecord, fingerprint: str) -> None:
