@@ -270,6 +270,16 @@ def db_status(storage: Storage = DEFAULT_STORAGE) -> None:
     _say(_console(), f"{database}: ready, {len(studies)} studies")
 
 
+@db.command("upgrade")
+def db_upgrade(storage: Storage = DEFAULT_STORAGE) -> None:
+    """Bring tables of an earlier version up to date, while no worker is at work."""
+    from hpo.search.database import Database
+
+    database = Database(storage)
+    database.upgrade_schema()
+    _say(_console(), f"{database}: up to date")
+
+
 # --- behind the commands
 
 

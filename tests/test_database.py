@@ -2,10 +2,15 @@
 
 from pathlib import Path
 
+import optuna
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from hpo.errors import StorageError, UsageError
 from hpo.search.database import Database
+from hpo.search.history import read_trials
+from hpo.search.studies import Studies
 
 
 @pytest.mark.parametrize(
@@ -46,6 +51,41 @@ def test_a_database_in_a_folder_with_braces_percent_signs_and_umlauts_works(tmp_
 def test_looking_for_a_schema_makes_no_file(tmp_path: Path) -> None:
     assert not Database(f"sqlite:///{tmp_path}/none.db").has_schema()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_older_optuna_s_tables_are_named_and_brought_up_to_date(tmp_path: Path) -> None:
+    with Database(f"sqlite:///{tmp_path}/hpo.db") as database:
+        database.create_schema()
+        newest = database.read(_version)
+        database.write(
+            lambda connection: connection.exec_driver_sql(
+                "UPDATE alembic_version SET version_num = 'v3.0.0.d'"
+            )
+        )
+        with pytest.raises(StorageError, match="hpo db upgrade"):
+            database.create_schema()
+        database.upgrade_schema()
+        assert database.read(_version) == newest
+        database.create_schema()
+
+
+def test_an_optuna_database_becomes_ours_without_losing_anything(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    storage = optuna.storages.RDBStorage(url, engine_kwargs={"poolclass": sa.NullPool})
+    optuna.create_study(study_name="old", storage=storage).optimize(
+        lambda trial: trial.suggest_float("x", 0, 1), n_trials=3
+    )
+    with Database(url) as database:
+        assert not database.has_schema()
+        database.create_schema()
+        (study,) = Studies(database).studies()
+        assert [trial.value for trial in read_trials(database, study.study_id)] == [
+            trial.value for trial in optuna.load_study(study_name="old", storage=storage).trials
+        ]
+
+
+def _version(connection: Connection) -> object:
+    return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
 
 
 def test_sqlite_keeps_a_write_ahead_log_and_syncs_fully(tmp_path: Path) -> None:

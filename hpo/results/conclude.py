@@ -91,7 +91,7 @@ def _conclude(
         studies.set_attrs(study.study_id, {OPENINGS: openings})
 
     finalized = finalize(config, prepared, trials, record_opening, progress)
-    result = finalized.result.model_copy(update={"openings": [opening["time"] for opening in openings]})
+    result = finalized.result.model_copy(update={"openings": tuple(opening["time"] for opening in openings)})
     seconds = _search_seconds(trials)
     stored = {"result": result.model_dump(mode="json"), "out": str(out), "search_seconds": seconds}
     studies.set_attrs(study.study_id, {RESULT: stored})  # first of all: the test part is not opened twice

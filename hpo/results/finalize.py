@@ -56,7 +56,7 @@ class FinalResult(Record):
     parameters: int
     """Trained numbers in the exported model."""
     seconds: float
-    openings: list[str] = []
+    openings: tuple[str, ...] = ()
     """When the study's test part was opened, in UTC; this time is the last."""
 
 

@@ -170,20 +170,30 @@ class Database:
         """
         if not self.has_schema():
             with self._alone():
-                self._optuna_schema(skip_table_creation=False)
+                self._optuna_schema()
                 self.write(self._own_schema)
         self._optuna_schema(skip_table_creation=True)
 
-    def _optuna_schema(self, skip_table_creation: bool) -> RDBStorage:
+    def upgrade_schema(self) -> None:
+        """Bring the tables of an earlier Optuna or hpo up to date. No worker may be at work meanwhile.
+
+        Raises:
+            StorageError: the database cannot be reached, or its schema is a later version's.
+        """
+        with self._alone():
+            self._optuna_schema(skip_compatibility_check=True, upgrade=True)
+            self.write(self._own_schema)
+
+    def _optuna_schema(self, upgrade: bool = False, **options: Any) -> None:
         # RDBStorage fills in a template, so that a brace in a password must be doubled.
         url = self.url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
-        connect = {"connect_args": _connect_args(self.url)}
+        connect = {"connect_args": _connect_args(self.url), "poolclass": sa.NullPool}
         try:
-            storage = RDBStorage(url, engine_kwargs=connect, skip_table_creation=skip_table_creation)
+            storage = RDBStorage(url, engine_kwargs=connect, **options)
+            if upgrade:
+                storage.upgrade()
         except RuntimeError as error:
-            raise StorageError(f"{self}: {error}") from error
-        storage.engine.dispose()
-        return storage
+            raise StorageError(f"{self}: {error}; `hpo db upgrade` brings older tables up to date") from error
 
     def _own_schema(self, connection: Connection) -> None:
         LEASES.metadata.create_all(connection)
