@@ -53,7 +53,7 @@ Storage = Annotated[
     str,
     typer.Option(
         envvar="HPO_STORAGE",
-        help="Database URL: sqlite:///file.db or postgresql://user@host/database. Put a URL with a password "
+        help="Database URL: sqlite:///file.db or postgresql://user@host/db. Put a URL with a password "
         "into HPO_STORAGE rather than here.",
         show_envvar=True,
     ),
@@ -62,7 +62,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for s
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Worker processes.", show_default="half the cores, at least 1")
 ]
-Lanes = Annotated[int, typer.Option(min=1, help="Models that a worker trains side by side.")]
+Lanes = Annotated[
+    str,
+    typer.Option(metavar="K|auto", help="Models that a worker trains at once; auto measures what pays."),
+]
 Lease = Annotated[
     float, typer.Option(min=1, help="Seconds after which a worker that gives no sign of life counts as dead.")
 ]
@@ -85,7 +88,7 @@ def run(
     study_file: StudyFile,
     storage: Storage = DEFAULT_STORAGE,
     workers: Workers = None,
-    lanes: Lanes = 128,
+    lanes: Lanes = "auto",
     threads: Threads = 1,
     lease: Lease = 30.0,
     checkpoints: Shared = None,
@@ -110,7 +113,7 @@ def run(
     study = _submit(database, config, console)
     if recorded(study) is None:
         count = workers or max(1, (os.cpu_count() or 1) // 2)
-        options = WorkerOptions(lanes=lanes, workers=count, lease=lease)
+        options = WorkerOptions(lanes=_lanes(lanes), workers=count, lease=lease)
         live.search(database, study, config, console, options, threads, checkpoints)
     with live.final_progress(console) as progress:
         conclusion = conclude(database, study, out or Path("results") / config.name, progress)
@@ -132,7 +135,7 @@ def submit(study_file: StudyFile, storage: Storage = DEFAULT_STORAGE) -> None:
 def worker(
     study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="By default any open study.")] = None,
     storage: Storage = DEFAULT_STORAGE,
-    lanes: Lanes = 128,
+    lanes: Lanes = "auto",
     workers: Annotated[int, typer.Option(min=1, help="Workers that share the trials in flight.")] = 1,
     threads: Threads = 1,
     lease: Lease = 30.0,
@@ -141,16 +144,18 @@ def worker(
     """Claim and train trials until every trial has finished. Start as many as you like, anywhere."""
     import torch
 
-    from hpo.search.launch import open_studies, serve, stop_on_signals
+    from hpo.search.launch import LAUNCHER, open_studies, serve, stop_on_signals
     from hpo.search.running import WorkerOptions
 
     _console()
     torch.set_num_threads(threads)
     database = _open(storage)
-    options = WorkerOptions(lanes=lanes, workers=workers, lease=lease)
+    options = WorkerOptions(lanes=_lanes(lanes), workers=workers, lease=lease)
     with stop_on_signals() as stop:
         for record in open_studies(database, _study_name(study) if study else None, stop):
             serve(database, record, options, stop, checkpoints)
+        if stop.is_set() and LAUNCHER in os.environ:  # which tells the user itself
+            raise typer.Exit(130)
         if stop.is_set():
             raise KeyboardInterrupt
 
@@ -292,6 +297,14 @@ def _open(storage: str, create: bool = True) -> "Database":
     elif not database.has_schema():
         raise UsageError(f"{database}: nothing of hpo's is in there yet; `hpo db init` makes its tables")
     return database
+
+
+def _lanes(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if text.isdigit() and int(text) > 0:
+        return int(text)
+    raise UsageError(f"--lanes: {text!r}: must be auto or a whole number, 1 or more")
 
 
 def _study_name(study: str) -> str:

@@ -55,7 +55,7 @@ def search(
     if before.state in {"searched", "finished"}:
         return
     _refuse_stopped(before)
-    command = ["worker", study.name, f"--workers={options.workers}", f"--lanes={options.lanes}"]
+    command = ["worker", study.name, f"--workers={options.workers}", f"--lanes={options.lanes or 'auto'}"]
     command += [f"--threads={threads}", f"--lease={options.lease}"]
     if checkpoints is not None:
         command.append(f"--checkpoints={checkpoints}")

@@ -115,7 +115,7 @@ class Database:
         for attempt in range(10_000):
             try:
                 with self.engine.connect() as plain:
-                    connection = plain.execution_options(hpo_write=write)
+                    connection = plain.execution_options(hpo_write=write, **self._isolation(write))
                     with connection.begin():
                         result = work(connection)
             except sa.exc.DBAPIError as error:
@@ -128,6 +128,10 @@ class Database:
                 self.connected = True
                 return result
         raise AssertionError("the deadline comes first")
+
+    def _isolation(self, write: bool) -> dict[str, Any]:
+        # At Postgres' own level each statement sees another state. SQLite's transactions always see one.
+        return {} if write or self.sqlite else {"isolation_level": "REPEATABLE READ"}
 
     def _transient(self, error: sa.exc.DBAPIError) -> bool:
         if self.sqlite:  # after its own busy timeout of 60 s

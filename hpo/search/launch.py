@@ -8,16 +8,17 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import TextIO
 
 import structlog
 from optuna.trial import TrialState
 
 from hpo.data.prepare import prepare
-from hpo.errors import HpoError
+from hpo.errors import HpoError, UsageError
 from hpo.search.database import Database
 from hpo.search.leases import Leases, Watch
 from hpo.search.records import StudyRecord
@@ -32,8 +33,11 @@ from hpo.training.memory import keep_freed_memory
 
 log = structlog.get_logger()
 
-RESTARTS = 3
-"""Times that one worker process is started again after it crashed."""
+RESTARTS = 6
+"""Times in a row that a worker process is started again after it crashed: more than a trial that kills every
+worker can cause before it fails (`WorkerOptions.retries`, and once together with its neighbours)."""
+STEADY = 60.0
+"""Seconds after which a worker process that crashes is not counted among those in a row."""
 GRACE = 10.0
 """Seconds that a stopped worker has for handing its trials back."""
 LAUNCHER = "HPO_LAUNCHER_PID"
@@ -110,15 +114,51 @@ def stop_on_signals() -> Iterator[threading.Event]:
 def _follow(launcher: int, stop: threading.Event) -> None:
     while not stop.wait(1.0):
         if os.getppid() != launcher:
-            log.warning("the launcher is gone; stopping")
             stop.set()
+            # It read what this process prints: a write to its closed pipe would raise.
+            with Path(os.devnull).open("w") as nowhere:
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())
+                os.dup2(nowhere.fileno(), sys.stderr.fileno())
 
 
-@dataclass
 class _Process:
-    popen: subprocess.Popen[str]
-    crashes: int = 0
-    lines: list[str] = field(default_factory=list)
+    """One worker process, and those that took its place after crashes."""
+
+    def __init__(self, start: Callable[[], subprocess.Popen[str]]) -> None:
+        self.start = start
+        self.crashes = 0
+        """In a row."""
+        self.lines: deque[str] = deque(maxlen=20)
+        """The last that it printed."""
+        self.unread: queue.Queue[str] = queue.Queue()
+        self.restart()
+
+    def restart(self) -> None:
+        """Start it (again)."""
+        self.started = time.monotonic()
+        self.popen = self.start()
+        self._reader = threading.Thread(target=self._read, args=(self.popen.stdout,), daemon=True)
+        self._reader.start()
+
+    def _read(self, stream: TextIO) -> None:
+        with stream:
+            for line in stream:
+                self.unread.put(line.rstrip())
+
+    def drain(self) -> list[str]:
+        """What it printed since the last call; all of it once the process has ended."""
+        if self.popen.poll() is not None:
+            self._reader.join(timeout=1.0)  # a child of its own may hold the pipe open
+        lines = [self.unread.get() for _ in range(self.unread.qsize())]
+        self.lines.extend(lines)
+        return lines
+
+    def crashed(self) -> str | None:
+        """How it ended, unless it is at work or ended well."""
+        code = self.popen.poll()
+        if not code:
+            return None
+        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 
 class LocalWorkers:
@@ -137,12 +177,9 @@ class LocalWorkers:
         self.count = count
         self.show = show
         self.processes: list[_Process] = []
-        self._lines: queue.Queue[tuple[_Process, str]] = queue.Queue()
 
     def __enter__(self) -> "LocalWorkers":
-        self.processes = [_Process(self._start()) for _ in range(self.count)]
-        for process in self.processes:
-            self._listen(process)
+        self.processes = [_Process(self._start) for _ in range(self.count)]
         return self
 
     def _start(self) -> subprocess.Popen[str]:
@@ -157,42 +194,29 @@ class LocalWorkers:
             start_new_session=True,
         )
 
-    def _listen(self, process: _Process) -> None:
-        def read(stream: Iterator[str]) -> None:
-            for line in stream:
-                self._lines.put((process, line.rstrip()))
-
-        assert process.popen.stdout is not None
-        threading.Thread(target=read, args=(process.popen.stdout,), daemon=True).start()
-
     def poll(self) -> bool:
         """Restart crashed workers; answers whether any is still at work.
 
         Raises:
             HpoError: a worker crashed too often; the message has its last lines.
         """
-        self._drain()
         for process in self.processes:
-            code = process.popen.poll()
-            if code in {None, 0}:
-                continue
-            self._drain()
-            if code == 2 or process.crashes >= RESTARTS:  # a usage error would only repeat itself
-                last = "\n".join(process.lines[-20:])
-                raise HpoError(f"a worker ended with exit code {code}:\n{last}")
-            process.crashes += 1
-            self.show(f"a worker ended with exit code {code}; restart {process.crashes} of {RESTARTS}")
-            process.popen = self._start()
-            self._listen(process)
+            end = process.crashed()
+            self._drain(process)
+            if end:
+                self._replace(process, end)
         return any(process.popen.poll() is None for process in self.processes)
 
-    def _drain(self) -> None:
-        while True:
-            try:
-                process, line = self._lines.get_nowait()
-            except queue.Empty:
-                return
-            process.lines = [*process.lines[-19:], line]
+    def _replace(self, process: _Process, end: str) -> None:
+        process.crashes = 1 if time.monotonic() - process.started > STEADY else process.crashes + 1
+        # A usage error would only repeat itself.
+        if process.popen.returncode == UsageError.exit_code or process.crashes > RESTARTS:
+            raise HpoError("\n".join([f"a worker {end}:", *process.lines]))
+        self.show(f"a worker {end}; restart {process.crashes} of {RESTARTS}")
+        process.restart()
+
+    def _drain(self, process: _Process) -> None:
+        for line in process.drain():
             self.show(line)
 
     def __exit__(
@@ -208,7 +232,8 @@ class LocalWorkers:
             except subprocess.TimeoutExpired:
                 popen.kill()
                 popen.wait()
-        self._drain()
+        for process in self.processes:
+            self._drain(process)
 
 
 def watch_leases(database: Database, study: StudyRecord, options: WorkerOptions) -> Watch:

@@ -38,7 +38,11 @@ class Leases:
         self.database.write(lambda connection: connection.execute(update) and None)
 
     def running(self, study_id: int | None = None) -> list[Lease]:
-        """The leases of all running trials (of one study)."""
+        """The leases of all running trials (of one study).
+
+        Read in a transaction that could write: while SQLite is locked it still answers readers, to whom
+        everybody would look dead, since nobody can renew.
+        """
         query = (
             sa.select(LEASES.c.trial_id, LEASES.c.attempt, LEASES.c.worker, LEASES.c.renewed)
             .join(TRIALS, TRIALS.c.trial_id == LEASES.c.trial_id)
@@ -46,7 +50,31 @@ class Leases:
         )
         if study_id is not None:
             query = query.where(TRIALS.c.study_id == study_id)
-        return self.database.read(lambda connection: [Lease(*row) for row in connection.execute(query)])
+        return self.database.write(lambda connection: [Lease(*row) for row in connection.execute(query)])
+
+    def unfinished(self, study_id: int) -> tuple[int, int]:
+        """How many trials of a study wait, and how many are held by workers, at one moment.
+
+        Read one after the other, a trial on its way from running to waiting would be in neither.
+        """
+        query = (
+            sa.select(TRIALS.c.state, sa.func.count())
+            .outerjoin(LEASES, LEASES.c.trial_id == TRIALS.c.trial_id)
+            .where(
+                TRIALS.c.study_id == study_id,
+                sa.or_(
+                    TRIALS.c.state == TrialState.WAITING,
+                    sa.and_(TRIALS.c.state == TrialState.RUNNING, LEASES.c.worker.is_not(None)),
+                ),
+            )
+            .group_by(TRIALS.c.state)
+        )
+
+        def work(connection: Connection) -> dict[TrialState, int]:
+            return {row[0]: row[1] for row in connection.execute(query)}
+
+        found = self.database.read(work)
+        return found.get(TrialState.WAITING, 0), found.get(TrialState.RUNNING, 0)
 
     def reclaim(self, expired: Sequence[Lease], retries: int) -> None:
         """Take back trials whose leases were seen `expired`, unless they were renewed since.
@@ -107,10 +135,11 @@ class Leases:
 
 
 class Watch:
-    """Notices leases that nobody renews.
+    """Notices workers that do not renew their leases.
 
-    A lease counts as expired once it was seen unrenewed for `seconds` by looks that followed each other
-    closely: after an outage of the database, or a pause of this process, everyone would look dead.
+    A worker counts as dead, and all its leases as expired, once none of them was seen renewed for `seconds`
+    by looks that followed each other closely: after an outage of the database, or a pause of this process,
+    everyone would look dead.
     """
 
     def __init__(self, leases: Leases, seconds: float, retries: int, study_id: int | None = None) -> None:
@@ -118,7 +147,8 @@ class Watch:
         self.seconds = seconds
         self.retries = retries
         self.study_id = study_id
-        self._first_seen: dict[Lease, float] = {}
+        self._first_seen: dict[tuple[str, float], float] = {}
+        """By worker and the newest renewal of its leases."""
         self._last_look = -math.inf
 
     def look(self) -> list[Lease]:
@@ -133,10 +163,14 @@ class Watch:
         if now - min(started, self._last_look) > self.seconds:
             self._first_seen = {}
         self._last_look = now
-        self._first_seen = {lease: self._first_seen.get(lease, now) for lease in seen}
-        expired = [lease for lease, since in self._first_seen.items() if now - since > self.seconds]
+        renewed: dict[str, float] = {}
+        for lease in seen:
+            renewed[lease.worker] = max(lease.renewed, renewed.get(lease.worker, lease.renewed))
+        self._first_seen = {sign: self._first_seen.get(sign, now) for sign in renewed.items()}
+        dead = {worker for (worker, _), since in self._first_seen.items() if now - since > self.seconds}
+        expired = [lease for lease in seen if lease.worker in dead]
         if expired:
-            log.info("taking back trials whose worker is gone", workers=sorted({e.worker for e in expired}))
+            log.info("taking back trials whose worker is gone", workers=sorted(dead))
             self.leases.reclaim(expired, self.retries)
         return expired
 

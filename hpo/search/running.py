@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+import traceback
 import uuid
 from dataclasses import dataclass, field
 
@@ -17,8 +18,8 @@ from hpo.search.training import Epoch
 class WorkerOptions:
     """How a worker works."""
 
-    lanes: int = 128
-    """Models that train side by side."""
+    lanes: int | None = None
+    """Models that train side by side; None: as many as a measurement finds to pay."""
     workers: int = 1
     """Workers that share the study's trials in flight."""
     lease: float = 30.0
@@ -46,6 +47,26 @@ class RunningTrial:
     values: dict[int, float] = field(default_factory=dict)
     """By epoch."""
     last: Epoch | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a group raised. Its frames are let go, for they hold the group's tensors."""
+
+    error: Exception
+    traceback: str
+
+    @classmethod
+    def of(cls, error: Exception) -> "Failure":
+        """From an error that was caught."""
+        text = "".join(traceback.format_exception(error)[-6:])
+        traceback.clear_frames(error.__traceback__)
+        return cls(error.with_traceback(None), text)
+
+    @property
+    def reason(self) -> str:
+        """Type and message."""
+        return f"{type(self.error).__name__}: {self.error}"
 
 
 def worker_name() -> str:

@@ -21,7 +21,7 @@ from scipy.stats import qmc
 
 from hpo import methods
 from hpo.config import StudyConfig
-from hpo.space import Space, distributions, grid
+from hpo.space import Space, Value, distributions, grid, suggest
 
 
 def make_sampler(config: StudyConfig, number: int) -> BaseSampler:
@@ -195,3 +195,21 @@ def _value(distribution: BaseDistribution, u: float) -> Any:
         return low + u * (high - low)
     count = round((high - low) / step) + 1
     return low + int(u * count) * step
+
+
+class _Middle:
+    """Suggests the middle of each distribution."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None, log: bool) -> float:
+        return float(_value(FloatDistribution(low, high, log=log, step=step), 0.5))
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
+        return int(_value(IntDistribution(low, high, log=log, step=step), 0.5))
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        return _value(CategoricalDistribution(choices), 0.5)
+
+
+def middle(space: Space) -> dict[str, Value]:
+    """A trial in the middle of the space, to measure what trials cost."""
+    return suggest(_Middle(), space)

@@ -141,13 +141,15 @@ class Store:
     ) -> list[Claim]:
         """Claim up to `count` waiting trials, as long as fewer than `in_flight` run in the whole study.
 
-        Trials that run in this worker's name but are not `held` were claimed by an earlier try of this very
-        transaction, whose answer was lost: they come first.
+        Trials that run in this worker's name under an attempt that is not `held` were claimed by an earlier
+        try of this very transaction, whose answer was lost: they come first.
         """
 
         def work(connection: Connection) -> list[Claim]:
             orphans = [
-                claim for claim in self._claimed(connection, study_id, worker) if claim.trial_id not in held
+                claim
+                for claim in self._claimed(connection, study_id, worker)
+                if held.get(claim.trial_id) != claim.attempt
             ]
             running = sa.select(sa.func.count()).where(
                 TRIALS.c.study_id == study_id, TRIALS.c.state == TrialState.RUNNING

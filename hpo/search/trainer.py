@@ -4,10 +4,12 @@ import math
 import statistics
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from hpo.config import StudyConfig, TrialSettings
+from hpo.config import Hyperparameters, StudyConfig, TrialSettings
 from hpo.data.prepared import PreparedData
+from hpo.search.samplers import middle
 from hpo.search.training import Epoch
 from hpo.training.architecture import Architecture
+from hpo.training.capacity import best_lanes, out_of_memory
 from hpo.training.cohort import Cohort, shape_key
 from hpo.training.device_data import DeviceData
 from hpo.training.lane import EpochResult, Lane, LaneKey, LaneState
@@ -30,6 +32,30 @@ class Trainer:
         epochs = self.config.training.epochs
         cohort = Cohort(self.architecture, self.data, self.config.metric, settings, epochs)
         return TrialCohort(cohort, self.config)
+
+    def best_lanes(self) -> int:
+        """How many lanes to train side by side, of all shapes together: measured on the middle of the space.
+
+        Raises:
+            TrialError: a network of the middle of the space cannot be trained.
+        """
+        settings = self.config.settings(middle(self.config.search))
+        one_shape = best_lanes(lambda: self.group(settings).cohort, settings)
+        return max(self.config.folds, one_shape * self._shapes())
+
+    def out_of_memory(self, error: Exception) -> bool:
+        """Whether an error of a group says that its trials do not fit into memory together."""
+        return out_of_memory(error)
+
+    def _shapes(self) -> int:
+        """How many shapes train at a time, at most 4: more of them would only wait for each other."""
+        shaping = {name: p for name, p in self.config.search.items() if name not in _NOT_SHAPING}
+        counts = [len(parameter.grid() or range(4)) for parameter in shaping.values()]
+        return min(4, math.prod(counts))
+
+
+_NOT_SHAPING = set(Hyperparameters.model_fields) - {"batch_size"} | {"dropout"}
+"""Parameters in which lanes of one shape may differ."""
 
 
 class TrialCohort:

@@ -80,3 +80,9 @@ class Trains(Protocol):
 
     def group(self, settings: TrialSettings) -> Group:
         """An empty group for trials of the shape key of `settings`."""
+
+    def best_lanes(self) -> int:
+        """How many lanes to train side by side."""
+
+    def out_of_memory(self, error: Exception) -> bool:
+        """Whether an error of a group says that its trials do not fit into memory together."""

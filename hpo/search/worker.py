@@ -3,8 +3,7 @@
 import math
 import threading
 import time
-import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import structlog
 from optuna.study import Study
@@ -16,7 +15,7 @@ from hpo.search.database import Database
 from hpo.search.history import History
 from hpo.search.leases import Heartbeat, Leases
 from hpo.search.records import Claim, StudyRecord
-from hpo.search.running import RunningTrial, WorkerOptions, worker_name
+from hpo.search.running import Failure, RunningTrial, WorkerOptions, worker_name
 from hpo.search.samplers import default_in_flight, learns, make_pruner, make_sampler
 from hpo.search.snapshot import Snapshot
 from hpo.search.status import STARTED, STOPPED
@@ -50,6 +49,8 @@ class Worker:
         self.options = options
         self.stop = stop
         self.checkpoints = checkpoints
+        self.capacity = options.lanes or trainer.best_lanes()
+        """Lanes at most; halved when memory runs out."""
         self.name = worker_name()
         self.store = Store(database)
         self.studies = Studies(database)
@@ -63,8 +64,11 @@ class Worker:
         """By trial id."""
         self._ended: dict[int, int] = {}
         """Attempts by trial id: their ends are not recorded yet, so that they still count as held."""
+        self._ended_groups: set[str] = set()
+        """Keys of groups that a trial left whose end is not recorded yet."""
         self._looked = -math.inf
-        self._saved = time.monotonic()
+        self._began = self._saved = time.monotonic()
+        """When the last epoch began, and when the last checkpoint was taken."""
 
     def run(self) -> None:
         """Work until every trial of the study has finished, or `stop` is set.
@@ -77,28 +81,28 @@ class Worker:
                 self._refill()
                 if self.running:
                     self._settle(self._train_epoch())
-                    if time.monotonic() - self._saved >= self.options.save_every:
-                        self._save()
+                    self._save_in_time()
                 elif self._over():
-                    if self.checkpoints:
-                        self.checkpoints.clear()
                     return
                 else:
                     self.stop.wait(self.options.poll)
             self._save()
-            self._hand_back()
+            self._give_back(list(self.running.values()))
 
     # --- claiming and sampling
 
     def _refill(self) -> None:
         in_flight = default_in_flight(self.config)
         share = -(-in_flight // self.options.workers)
-        room = max(1, min(self.options.lanes // self.config.folds, share)) - len(self.running)
+        room = max(1, min(self.capacity // self.config.folds, share)) - len(self.running)
         if room <= 0 or any(trial.claim.alone for trial in self.running.values()) or self._closed():
             return
         claims = self.store.claim(self.study.study_id, self.name, self._held(), room, in_flight)
         if not claims:
             return
+        for claim in claims:
+            if claim.trial_id in self.running:  # lost while this process was stopped, and its own again
+                self._lose(claim.trial_id)
         if self.learns or any(claim.attempt > 1 for claim in claims):
             self.snapshot.refresh(self._numbers())
         for claim in claims:
@@ -120,6 +124,7 @@ class Worker:
 
     def _place(self, trial: RunningTrial, key: str) -> None:
         """Have the group called `key` train a trial; one that cannot be trained fails."""
+        trial.group = ""
         group = self.groups[key] if key in self.groups else self.trainer.group(trial.settings)
         number = trial.claim.number
         saved = self.checkpoints.load(number, trial.decided) if self.checkpoints and trial.decided else None
@@ -129,9 +134,23 @@ class Worker:
         except TrialError as error:
             self._fail(trial, str(error))
             return
+        except (RuntimeError, MemoryError) as error:
+            if not self.trainer.out_of_memory(error):
+                raise
+            self._crowded_out(trial)
+            return
         trial.values = {step: v for step, v in trial.frozen.intermediate_values.items() if step <= epoch}
         self.groups[key] = group
         trial.group = key
+
+    def _crowded_out(self, trial: RunningTrial) -> None:
+        """Memory ran out for one more trial: it waits again, unless it is alone here."""
+        if len(self.running) == 1:
+            self._fail(trial, "memory ran out for this trial alone")
+            return
+        self.capacity = max(1, len(self.running) - 1) * self.config.folds
+        log.warning("memory ran out; going on with fewer lanes", lanes=self.capacity)
+        self._give_back([trial])
 
     def _held(self) -> dict[int, int]:
         return self._ended | {trial_id: trial.claim.attempt for trial_id, trial in self.running.items()}
@@ -143,6 +162,7 @@ class Worker:
 
     def _train_epoch(self) -> dict[int, Epoch]:
         """Train one epoch of each group in turn; answers by trial id. What raises, fails."""
+        self._began = time.monotonic()
         epochs: dict[int, Epoch] = {}
         for key, group in list(self.groups.items()):
             trials = {t.claim.number: t for t in self.running.values() if t.group == key}
@@ -150,29 +170,46 @@ class Worker:
                 trained = group.train_epoch(self.stop.is_set)
             except Interrupted:
                 del self.groups[key]  # in the middle of an epoch: its last checkpoint is what counts
+                continue
             except Exception as error:  # noqa: BLE001  (the user's module may raise anything)
-                self._isolate(list(trials.values()), error)
+                failure = Failure.of(error)
             else:
                 epochs |= {trials[number].claim.trial_id: epoch for number, epoch in trained.items()}
+                continue
+            del self.groups[key], group
+            self._isolate(list(trials.values()), failure)
         return epochs
 
-    def _isolate(self, trials: list[RunningTrial], error: Exception) -> None:
+    def _isolate(self, trials: list[RunningTrial], failure: Failure) -> None:
         """Fail the trial that raised; of several, start each again by itself, to tell which one it is.
 
         Random streams are keyed, so that the innocent ones come to the same values again.
         """
         if len(trials) == 1:
-            text = "".join(traceback.format_exception(error)[-6:])
-            self.snapshot.set_trial_user_attr(trials[0].claim.trial_id, "traceback", text)
-            self._fail(trials[0], f"{type(error).__name__}: {error}")
+            self.snapshot.set_trial_user_attr(trials[0].claim.trial_id, "traceback", failure.traceback)
+            self._fail(trials[0], failure.reason)
+            return
+        if self.trainer.out_of_memory(failure.error):
+            self._halve(trials)
             return
         log.warning(
-            "a fused epoch raised; its trials go on one by one", trials=len(trials), reason=str(error)
+            "a fused epoch raised; its trials go on one by one", trials=len(trials), reason=failure.reason
         )
-        self.groups.pop(trials[0].group)
         for trial in trials:
-            trial.decided = max(trial.decided, *trial.values, 0)
-            self._place(trial, f"trial {trial.claim.number}")
+            self._place_again(trial, f"trial {trial.claim.number}")
+
+    def _place_again(self, trial: RunningTrial, key: str) -> None:
+        trial.decided = max(trial.decided, *trial.values, 0)
+        self._place(trial, key)
+
+    def _halve(self, trials: list[RunningTrial]) -> None:
+        """Memory ran out: go on with half the lanes, and give the other trials back to the study."""
+        self.capacity = max(self.config.folds, self.capacity // 2)
+        log.warning("memory ran out; going on with half the lanes", lanes=self.capacity)
+        key, half = trials[0].group, len(trials) // 2
+        self._give_back(trials[half:])
+        for trial in trials[:half]:
+            self._place_again(trial, key)
 
     # --- reporting and ending
 
@@ -222,18 +259,30 @@ class Worker:
         self.snapshot.finish(trial.claim.trial_id, state, value)
         self._ended[trial.claim.trial_id] = trial.claim.attempt
         self._leave(trial)
+        self._ended_groups.add(trial.group)
 
     def _leave(self, trial: RunningTrial) -> None:
         """Train a trial no longer."""
         del self.running[trial.claim.trial_id]
         group = self.groups.get(trial.group)
-        if group is None:  # it never came into one
+        if group is None:  # it never came into one, or that one is of no more use
             return
         group.drop([trial.claim.number])
         if not len(group):
             del self.groups[trial.group]
-            if self.checkpoints:
-                self.checkpoints.discard(self._saved_as(trial.group))
+
+    def _lose(self, trial_id: int) -> None:
+        """Let go of a trial that is no longer this worker's; its checkpoint is for whoever has it now."""
+        log.warning("a trial's lease was lost; another worker has it", trial_id=trial_id)
+        self.snapshot.forget(trial_id)
+        if trial_id in self.running:
+            self._leave(self.running[trial_id])
+
+    def _save_in_time(self) -> None:
+        """Checkpoint, if one taken after the next epoch would come later than the options allow."""
+        now = time.monotonic()
+        if now - self._saved + (now - self._began) > self.options.save_every:
+            self._save()
 
     def _save(self) -> None:
         """Checkpoint every group; what was reported of its trials is recorded already."""
@@ -249,18 +298,26 @@ class Worker:
 
     def _record(self) -> None:
         """Record what was written to the snapshot, and let go of trials whose lease was lost."""
-        for trial_id in self.store.record(self.name, self._held(), self.snapshot.take_changes()):
-            log.warning("a trial's lease was lost; another worker has it", trial_id=trial_id)
-            self.snapshot.forget(trial_id)
-            if trial_id in self.running:
-                self._leave(self.running[trial_id])
+        lost = self.store.record(self.name, self._held(), self.snapshot.take_changes())
+        for trial_id in lost:
+            self._lose(trial_id)
         self._ended.clear()
+        if self.checkpoints and not lost:  # not before: whoever goes on with these trials needs them
+            for key in self._ended_groups - self.groups.keys():
+                self.checkpoints.discard(self._saved_as(key))
+        self._ended_groups.clear()
 
-    def _hand_back(self) -> None:
-        if self.running:
-            self.snapshot.changes.releases += list(self.running)
-            self._record()
-            log.info("handed trials back", trials=len(self.running))
+    def _give_back(self, trials: Sequence[RunningTrial]) -> None:
+        """Let trials wait again, for any worker."""
+        if not trials:
+            return
+        self.snapshot.changes.releases += [trial.claim.trial_id for trial in trials]
+        self._record()
+        for trial in trials:
+            self.snapshot.forget(trial.claim.trial_id)
+            if trial.claim.trial_id in self.running:
+                self._leave(trial)
+        log.info("handed trials back", trials=len(trials))
 
     # --- ending
 
@@ -280,6 +337,10 @@ class Worker:
         return bool(time.time() > self.study.attrs[STARTED] + self.config.hours * 3600)
 
     def _over(self) -> bool:
-        """Whether nothing is left to do, here or with others."""
-        waiting = self.studies.counts(self.study.study_id)[TrialState.WAITING]
-        return (not waiting or self._closed()) and not self.leases.running(self.study.study_id)
+        """Whether nothing is left to do, here or with others; once nothing waits, checkpoints go."""
+        waiting, held = self.leases.unfinished(self.study.study_id)
+        if held or (waiting and not self._closed()):
+            return False
+        if self.checkpoints and not waiting:
+            self.checkpoints.clear()
+        return True
