@@ -29,10 +29,8 @@ PLAIN = 10.0
 def watch(database: Database, study: StudyRecord, config: StudyConfig, console: Console) -> None:
     """Show a study until it is searched."""
     with _view(database, study, config, console) as look:
-        while (status := look()).state not in {"searched", "finished"}:
+        while look().state not in {"searched", "finished"}:
             time.sleep(REFRESH)
-    if console.is_terminal:  # the live view is gone now
-        console.print(terminal.status_line(status), markup=False, highlight=False, soft_wrap=True)
 
 
 def search(
@@ -92,14 +90,21 @@ def _view(
     if not console.is_terminal:
         yield _plain(reader, console)
         return
-    with Live(console=console, auto_refresh=False, transient=True) as view:
+    view = Live(console=console, auto_refresh=False, transient=True)
+    line = ""
 
-        def look() -> Status:
-            status = reader.read()
-            view.update(terminal.LiveView(status, config), refresh=True)
-            return status
+    def look() -> Status:
+        nonlocal line
+        status = reader.read()
+        view.update(terminal.LiveView(status, config), refresh=True)
+        line = terminal.status_line(status)
+        return status
 
-        yield look
+    try:
+        with view:
+            yield look
+    finally:  # of the view, which is gone now
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _plain(reader: StatusReader, console: Console) -> Callable[[], Status]:

@@ -111,7 +111,9 @@ class Database:
         return self._repeat(work, write=True)
 
     def _repeat(self, work: Callable[[Connection], T], write: bool) -> T:
-        deadline = time.monotonic() + (self.patience if self.connected else 0.0)
+        # A file is there at once, but it may be locked, and while its first user turns on the write-ahead log
+        # SQLite does not even wait for its busy timeout.
+        deadline = time.monotonic() + (self.patience if self.connected or self.sqlite else 0.0)
         for attempt in range(10_000):
             try:
                 with self.engine.connect() as plain:
@@ -146,7 +148,10 @@ class Database:
             raise self._failure(error) from error
         if attempt in {1, 5} or attempt % 20 == 0:
             log.warning(
-                "the database does not answer; waiting for it", database=str(self), seconds_left=round(left)
+                "the database does not answer; waiting for it",
+                database=str(self),
+                reason=str(error.orig).strip().partition("\n")[0],
+                seconds_left=round(left),
             )
         # Backoff with jitter, so that a hundred workers do not all come back in the same instant.
         time.sleep(min(left, 0.1 * 2 ** min(attempt, 5)) * random.uniform(0.5, 1.0))
