@@ -18,7 +18,7 @@ from hpo.errors import HpoError, UsageError
 from hpo.search.database import Database
 from hpo.search.launch import LAUNCHER, RESTARTS, LocalWorkers, open_studies, serve, stop_on_signals
 from hpo.search.running import WorkerOptions
-from hpo.search.status import STOPPED
+from hpo.search.status import RESULT, STARTED, STOPPED
 from hpo.search.studies import Studies
 
 STUDY = "search: {width: {choices: [4, 8]}}\nsampler: random\ntrials: 2\ntraining: {epochs: 1}\n"
@@ -124,6 +124,20 @@ def test_without_a_name_every_open_study_is_worked_on(sqlite: Database) -> None:
         serve(sqlite, record, WorkerOptions(poll=0.05), stop)
         done.append(record.name)
     assert done == [first.name, last.name]
+
+
+def test_studies_whose_hours_are_over_or_whose_result_is_recorded_are_not_open(sqlite: Database) -> None:
+    over, finished, open_one = (
+        submitted(sqlite, study_of(f"{STUDY}name: {name}\nhours: 1")) for name in "abc"
+    )
+    Studies(sqlite).set_attrs(over.study_id, {STARTED: time.time() - 3601})
+    Studies(sqlite).set_attrs(finished.study_id, {RESULT: {}})
+    names = []
+    stop = threading.Event()
+    for record in open_studies(sqlite, None, stop):
+        names.append(record.name)
+        stop.set()
+    assert names == [open_one.name]
 
 
 def test_an_unknown_study_is_an_error(sqlite: Database) -> None:

@@ -179,8 +179,9 @@ class Database:
         """
         if not self.has_schema():
             with self._alone():
-                self._optuna_schema()
-                self.write(self._own_schema)
+                if not self.has_schema():  # those who waited find it made, and perhaps at work already
+                    self._optuna_schema()
+                    self.write(self._own_schema)
         self._optuna_schema(skip_table_creation=True)
 
     def upgrade_schema(self) -> None:

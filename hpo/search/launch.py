@@ -23,7 +23,7 @@ from hpo.search.database import Database
 from hpo.search.leases import Leases, Watch
 from hpo.search.records import StudyRecord
 from hpo.search.running import WorkerOptions
-from hpo.search.status import STOPPED
+from hpo.search.status import RESULT, STOPPED, time_is_up
 from hpo.search.studies import Studies
 from hpo.search.submission import CONFIG, check_data, config_of
 from hpo.search.trainer import Trainer
@@ -90,8 +90,11 @@ def open_studies(database: Database, name: str | None, stop: threading.Event) ->
 
 
 def _open(studies: Studies, study: StudyRecord) -> bool:
+    if study.attrs.get(STOPPED) or RESULT in study.attrs:
+        return False
     counts = studies.counts(study.study_id)
-    return not study.attrs.get(STOPPED) and counts[TrialState.WAITING] + counts[TrialState.RUNNING] > 0
+    to_claim = 0 if time_is_up(config_of(study).hours, study) else counts[TrialState.WAITING]
+    return to_claim + counts[TrialState.RUNNING] > 0
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """How a study stands: for the terminal and for scripts."""
 
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -103,6 +104,13 @@ class StatusReader:
             rows=tuple(_row(trial) for trial in trials if trial.state == TrialState.RUNNING),
             per_hour=pace(trials),
         )
+
+
+def time_is_up(hours: float | None, study: StudyRecord) -> bool:
+    """Whether so many hours have passed since the study's first trial was claimed."""
+    if hours is None or STARTED not in study.attrs:
+        return False
+    return bool(time.time() > study.attrs[STARTED] + hours * 3600)
 
 
 def _state(counts: dict[TrialState, int], attrs: dict[str, Any]) -> str:

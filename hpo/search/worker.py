@@ -10,18 +10,19 @@ from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from hpo.config import StudyConfig
-from hpo.errors import Interrupted, TrialError
+from hpo.errors import TrialError
 from hpo.search.database import Database
+from hpo.search.groups import Groups
 from hpo.search.history import History
 from hpo.search.leases import Heartbeat, Leases
 from hpo.search.records import Claim, StudyRecord
 from hpo.search.running import Failure, RunningTrial, WorkerOptions, worker_name
 from hpo.search.samplers import default_in_flight, learns, make_pruner, make_sampler
 from hpo.search.snapshot import Snapshot
-from hpo.search.status import STARTED, STOPPED
+from hpo.search.status import STARTED, STOPPED, time_is_up
 from hpo.search.store import Store
 from hpo.search.studies import Studies
-from hpo.search.training import Epoch, Group, Saves, Trains
+from hpo.search.training import Epoch, Saves, Trains
 from hpo.space import suggest
 
 log = structlog.get_logger()
@@ -61,17 +62,12 @@ class Worker:
         self.snapshot = Snapshot(study, History(database, study.study_id))
         self.optuna = Study(study.name, self.snapshot, pruner=make_pruner(config))
         self.learns = learns(config)
-        self.groups: dict[str, Group] = {}
-        """By shape key; a trial that is retried alone has one of its own."""
+        self.groups = Groups(trainer, self.name, checkpoints, options.save_every)
         self.running: dict[int, RunningTrial] = {}
         """By trial id."""
         self._ended: dict[int, int] = {}
         """Attempts by trial id: their ends are not recorded yet, so that they still count as held."""
-        self._ended_groups: set[str] = set()
-        """Keys of groups that a trial left whose end is not recorded yet."""
         self._looked = -math.inf
-        self._began = self._saved = time.monotonic()
-        """When the last epoch began, and when the last checkpoint was taken."""
         self._told: float | None = None
         """When an epoch was first seen to go on although this worker is to stop."""
 
@@ -86,12 +82,12 @@ class Worker:
                 self._refill()
                 if self.running:
                     self._settle(self._train_epoch())
-                    self._save_in_time()
+                    self.groups.save_in_time()
                 elif self._over():
                     return
                 else:
                     self.stop.wait(self.options.poll)
-            self._save()
+            self.groups.save()
             self._give_back(list(self.running.values()))
 
     # --- claiming and sampling
@@ -129,24 +125,14 @@ class Worker:
 
     def _place(self, trial: RunningTrial, key: str) -> None:
         """Have the group called `key` train a trial; one that cannot be trained fails."""
-        trial.group = ""
-        group = self.groups[key] if key in self.groups else self.trainer.group(trial.settings)
-        number = trial.claim.number
-        saved = self.checkpoints.load(number, trial.decided) if self.checkpoints and trial.decided else None
-        epoch, state = saved or (0, None)
         try:
-            group.add(number, trial.settings, state)
+            self.groups.place(trial, key)
         except TrialError as error:
             self._fail(trial, str(error))
-            return
         except (RuntimeError, MemoryError) as error:
             if not self.trainer.out_of_memory(error):
                 raise
             self._crowded_out(trial)
-            return
-        trial.values = {step: v for step, v in trial.frozen.intermediate_values.items() if step <= epoch}
-        self.groups[key] = group
-        trial.group = key
 
     def _crowded_out(self, trial: RunningTrial) -> None:
         """Memory ran out for one more trial: it waits again, unless it is alone here."""
@@ -167,25 +153,10 @@ class Worker:
 
     def _train_epoch(self) -> dict[int, Epoch]:
         """Train one epoch of each group in turn; answers by trial id. What raises, fails."""
-        self._began = time.monotonic()
-        epochs: dict[int, Epoch] = {}
-        for key, group in list(self.groups.items()):
-            if self.stop.is_set():
-                break  # the groups that are left stand at the end of an epoch
-            trials = {t.claim.number: t for t in self.running.values() if t.group == key}
-            try:
-                trained = group.train_epoch(self._out_of_time)
-            except Interrupted:
-                del self.groups[key]  # in the middle of an epoch: its last checkpoint is what counts
-                continue
-            except Exception as error:  # noqa: BLE001  (the user's module may raise anything)
-                failure = Failure.of(error)
-            else:
-                epochs |= {trials[number].claim.trial_id: epoch for number, epoch in trained.items()}
-                continue
-            del self.groups[key], group
-            self._isolate(list(trials.values()), failure)
-        return epochs
+        trained = self.groups.train_epoch(self.stop.is_set, self._out_of_time)
+        for trials, failure in trained.failures:
+            self._isolate(trials, failure)
+        return trained.epochs
 
     def _out_of_time(self) -> bool:
         """Whether to leave an epoch in its middle: told to stop, it had some seconds to come to its end."""
@@ -274,17 +245,11 @@ class Worker:
         self.snapshot.finish(trial.claim.trial_id, state, value)
         self._ended[trial.claim.trial_id] = trial.claim.attempt
         self._leave(trial)
-        self._ended_groups.add(trial.group)
 
     def _leave(self, trial: RunningTrial) -> None:
         """Train a trial no longer."""
         del self.running[trial.claim.trial_id]
-        group = self.groups.get(trial.group)
-        if group is None:  # it never came into one, or that one is of no more use
-            return
-        group.drop([trial.claim.number])
-        if not len(group):
-            del self.groups[trial.group]
+        self.groups.leave(trial)
 
     def _lose(self, trial_id: int) -> None:
         """Let go of a trial that is no longer this worker's; its checkpoint is for whoever has it now."""
@@ -293,34 +258,13 @@ class Worker:
         if trial_id in self.running:
             self._leave(self.running[trial_id])
 
-    def _save_in_time(self) -> None:
-        """Checkpoint, if one taken after the next epoch would come later than the options allow."""
-        now = time.monotonic()
-        if now - self._saved + (now - self._began) > self.options.save_every:
-            self._save()
-
-    def _save(self) -> None:
-        """Checkpoint every group; what was reported of its trials is recorded already."""
-        self._saved = time.monotonic()
-        if not self.checkpoints:
-            return
-        for key, group in self.groups.items():
-            numbers = [trial.claim.number for trial in self.running.values() if trial.group == key]
-            self.checkpoints.save(self._saved_as(key), {number: group.state(number) for number in numbers})
-
-    def _saved_as(self, key: str) -> str:
-        return f"{self.name} {key}"
-
     def _record(self) -> None:
         """Record what was written to the snapshot, and let go of trials whose lease was lost."""
         lost = self.store.record(self.name, self._held(), self.snapshot.take_changes())
         for trial_id in lost:
             self._lose(trial_id)
         self._ended.clear()
-        if self.checkpoints and not lost:  # not before: whoever goes on with these trials needs them
-            for key in self._ended_groups - self.groups.keys():
-                self.checkpoints.discard(self._saved_as(key))
-        self._ended_groups.clear()
+        self.groups.discard(wanted=bool(lost))  # not before: whoever goes on with the lost ones needs them
 
     def _give_back(self, trials: Sequence[RunningTrial]) -> None:
         """Let trials wait again, for any worker."""
@@ -349,7 +293,7 @@ class Worker:
         if STARTED not in self.study.attrs:
             self.studies.claim_attr(self.study.study_id, STARTED, time.time())
             self.study = self.studies.study(self.study.name)
-        return bool(time.time() > self.study.attrs[STARTED] + self.config.hours * 3600)
+        return time_is_up(self.config.hours, self.study)
 
     def _over(self) -> bool:
         """Whether nothing is left to do, here or with others; once nothing waits, checkpoints go."""
