@@ -196,13 +196,15 @@ def compare(objective: str, seed: int, options: argparse.Namespace) -> dict[str,
 
 
 def table(results: list[dict[str, Result]]) -> Iterator[str]:
-    """Lines: the median, least and most of each search, and of capped less uncapped by seed."""
+    """Lines: the median, least and most of each search; capped less uncapped by seed."""
     for name in results[0]:
         columns = list(zip(*(result[name] for result in results), strict=True))
         draws = "".join(f"{statistics.median(column):10.1f}" for column in columns[3:])
         yield f"  {name:12}" + "".join(map(spread, columns[:3])) + draws
     differences = [[result["capped"][i] - result["uncapped"][i] for result in results] for i in range(3)]
     yield f"  {'difference':12}" + "".join(map(spread, differences))
+    better, worse = (sum(sign * number > 0 for number in differences[2]) for sign in (-1, 1))
+    yield f"  capped finds better points with {better} seeds, worse ones with {worse}"
 
 
 def spread(values: Sequence[float]) -> str:

@@ -207,10 +207,11 @@ def main():
     if "ray" in options.cases:
         check_ray(parser, options.ray_python)
     print(
-        f"{options.trials} trials, {options.epochs} epochs, {options.processes} processes, n = {options.runs}"
+        f"{options.trials} trials, {options.epochs} epochs, {options.processes} processes, "
+        f"n = {options.runs}; best value, trials and epochs: peer / hpo"
     )
     rates = [f"{side} {what}/h" for what in ("trials", "epochs") for side in ("peer", "hpo")]
-    heads = [*rates[:2], "ratio", *rates[2:], "ratio", "best", "trials", "epochs (peer / hpo)"]
+    heads = [*rates[:2], "ratio", *rates[2:], "ratio", "best", "trials", "epochs"]
     print(row("case", heads))
     for case in options.cases:
         print(line(case, [compare(options, case, seed) for seed in range(options.runs)]), flush=True)

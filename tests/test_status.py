@@ -1,5 +1,6 @@
 """How a study stands."""
 
+import time
 from datetime import datetime, timedelta
 
 import optuna
@@ -10,7 +11,7 @@ from searching import search, submitted
 
 from hpo.search.database import Database
 from hpo.search.records import Changes, Finish
-from hpo.search.status import RESULT, STOPPED, StatusReader, pace
+from hpo.search.status import RESULT, STARTED, STOPPED, StatusReader, pace
 from hpo.search.store import Store
 from hpo.search.studies import Studies
 from hpo.search.submission import EARLIER_RESULTS, extend
@@ -116,3 +117,11 @@ def test_an_extended_study_is_open_again_and_keeps_its_result_aside(sqlite: Data
     assert (status.state, status.waiting, status.finished) == ("paused", 2, 6)
     assert submitted(sqlite, config).attrs[EARLIER_RESULTS] == [{"winner": 1}]
     assert len(search(sqlite, config)) == 8
+
+
+def test_a_study_whose_hours_are_over_is_searched_with_trials_left(sqlite: Database) -> None:
+    study = submitted(sqlite, study_of(STUDY + "hours: 1"))
+    Studies(sqlite).set_attrs(study.study_id, {STARTED: time.time() - 3599})
+    assert StatusReader(sqlite, study).read().state == "waiting"
+    Studies(sqlite).set_attrs(study.study_id, {STARTED: time.time() - 3601})
+    assert StatusReader(sqlite, study).read().state == "searched"

@@ -23,9 +23,9 @@ from hpo.search.database import Database
 from hpo.search.leases import Leases, Watch
 from hpo.search.records import StudyRecord
 from hpo.search.running import WorkerOptions
-from hpo.search.status import RESULT, STOPPED, time_is_up
+from hpo.search.status import CONFIG, RESULT, STOPPED, time_is_up
 from hpo.search.studies import Studies
-from hpo.search.submission import CONFIG, check_data, config_of
+from hpo.search.submission import check_data, config_of
 from hpo.search.trainer import Trainer
 from hpo.search.worker import Worker
 from hpo.training.checkpoint import Checkpoints
@@ -93,7 +93,7 @@ def _open(studies: Studies, study: StudyRecord) -> bool:
     if study.attrs.get(STOPPED) or RESULT in study.attrs:
         return False
     counts = studies.counts(study.study_id)
-    to_claim = 0 if time_is_up(config_of(study).hours, study) else counts[TrialState.WAITING]
+    to_claim = 0 if time_is_up(config_of(study).hours, study.attrs) else counts[TrialState.WAITING]
     return to_claim + counts[TrialState.RUNNING] > 0
 
 

@@ -35,7 +35,11 @@ class Leases:
             .where(LEASES.c.worker == worker, LEASES.c.trial_id.in_(running))
             .values(renewed=self.database.now())
         )
-        self.database.write(lambda connection: connection.execute(update) and None)
+
+        def work(connection: Connection) -> None:
+            connection.execute(update)
+
+        self.database.write(work)
 
     def running(self, study_id: int | None = None) -> list[Lease]:
         """The leases of all running trials (of one study).

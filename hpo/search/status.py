@@ -1,6 +1,7 @@
 """How a study stands: for the terminal and for scripts."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,6 +14,7 @@ from hpo.search.history import History
 from hpo.search.records import StudyRecord
 from hpo.search.studies import Studies
 
+CONFIG = "hpo:config"
 RESULT, STARTED, STOPPED = "hpo:result", "hpo:started", "hpo:stopped"
 """Attributes of a study: its result, when its first trial was claimed, whether it claims no more."""
 WINDOWS, ENOUGH = (60.0, 600.0, 3600.0), 10
@@ -106,24 +108,28 @@ class StatusReader:
         )
 
 
-def time_is_up(hours: float | None, study: StudyRecord) -> bool:
-    """Whether so many hours have passed since the study's first trial was claimed."""
-    if hours is None or STARTED not in study.attrs:
+def time_is_up(hours: float | None, attrs: Mapping[str, Any]) -> bool:
+    """Whether so many hours have passed since the first trial of a study (`attrs`) was claimed."""
+    if hours is None or STARTED not in attrs:
         return False
-    return bool(time.time() > study.attrs[STARTED] + hours * 3600)
+    return bool(time.time() > attrs[STARTED] + hours * 3600)
 
 
 def _state(counts: dict[TrialState, int], attrs: dict[str, Any]) -> str:
     waiting, running = counts[TrialState.WAITING], counts[TrialState.RUNNING]
     if RESULT in attrs:
         return "finished"
-    if not waiting and not running:
+    if not running and (not waiting or _time_was_up(attrs)):
         return "searched"
     if attrs.get(STOPPED):
         return "stopped"
     if running:
         return "running"
     return "waiting" if waiting == sum(counts.values()) else "paused"
+
+
+def _time_was_up(attrs: dict[str, Any]) -> bool:
+    return time_is_up(attrs.get(CONFIG, {}).get("hours"), attrs)
 
 
 def _best(trials: list[FrozenTrial], direction: StudyDirection) -> Best | None:

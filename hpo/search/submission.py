@@ -9,10 +9,10 @@ from pydantic import ValidationError
 from hpo.config import StudyConfig
 from hpo.errors import UsageError
 from hpo.search.records import StudyRecord
-from hpo.search.status import RESULT
+from hpo.search.status import CONFIG, RESULT
 from hpo.search.studies import Studies
 
-CONFIG, FOLDER, FINGERPRINT = "hpo:config", "hpo:folder", "hpo:fingerprint"
+FOLDER, FINGERPRINT = "hpo:folder", "hpo:fingerprint"
 EARLIER_RESULTS = "hpo:earlier_results"
 
 

@@ -293,7 +293,7 @@ class Worker:
         if STARTED not in self.study.attrs:
             self.studies.claim_attr(self.study.study_id, STARTED, time.time())
             self.study = self.studies.study(self.study.name)
-        return time_is_up(self.config.hours, self.study)
+        return time_is_up(self.config.hours, self.study.attrs)
 
     def _over(self) -> bool:
         """Whether nothing is left to do, here or with others; once nothing waits, checkpoints go."""
