@@ -10,8 +10,8 @@ many trials have begun as are shown, both are the same search: it runs once, and
 with the same seeds. The winner is the trial with the best observed value; its regret is the optimum less its
 true value. The smallest regret of all trials is what was found, whether noise hides it or not. Milliseconds
 a draw count from where the two part. Random search, with as many trials, tells what is little and what is
-much. A run of the default size takes about four minutes of one core: one of a quarter of it
-(`--trials 625 --shown 250 --in-flight 32`) some seconds a seed.
+much. A run of the default size takes four to five minutes of one core, one of a quarter of it
+(`--trials 625 --shown 250 --in-flight 32`) six seconds a seed and objective.
 """
 
 import argparse

@@ -31,8 +31,8 @@ class Snapshot(BaseStorage):
         self._own: dict[int, FrozenTrial] = {}
         """By trial id: those that this worker runs."""
         self._study_system_attrs: dict[str, Any] = {}
-        self._lists: dict[tuple[TrialState, ...] | None, list[FrozenTrial]] = {}
-        """Trials by states, until one changes."""
+        self._lists: dict[tuple[tuple[TrialState, ...] | None, int | None], list[FrozenTrial]] = {}
+        """Trials by states and by how many are shown at most, until one changes."""
         self._most: int | None = None
 
     def take_changes(self) -> Changes:
@@ -116,14 +116,15 @@ class Snapshot(BaseStorage):
     ) -> list[FrozenTrial]:
         # Never a deep copy: it would cost milliseconds a call, and nobody here changes another's trial.
         wanted = None if states is None else tuple(state for state in TrialState if state in states)
-        if wanted not in self._lists:
-            trials = self.history.trials
-            ordered = (trials[number] for number in sorted(trials))
-            self._lists[wanted] = [trial for trial in ordered if wanted is None or trial.state in wanted]
-        found = self._lists[wanted]
-        if self._most is None or len(found) <= self._most:
-            return list(found)
-        return self._telling(found, self._most)
+        if (wanted, self._most) not in self._lists:
+            self._lists[wanted, self._most] = self._shown(wanted)
+        return list(self._lists[wanted, self._most])
+
+    def _shown(self, states: tuple[TrialState, ...] | None) -> list[FrozenTrial]:
+        trials = self.history.trials
+        ordered = (trials[number] for number in sorted(trials))
+        found = [trial for trial in ordered if states is None or trial.state in states]
+        return found if self._most is None or len(found) <= self._most else self._telling(found, self._most)
 
     @contextlib.contextmanager
     def at_most(self, trials: int) -> Iterator[None]:
