@@ -103,6 +103,7 @@ def run(
 
     from hpo import live
     from hpo.results.conclude import conclude, recorded
+    from hpo.results.export import check_replaceable
     from hpo.search.running import WorkerOptions
     from hpo.studyfile import load_study
 
@@ -111,12 +112,14 @@ def run(
     config = load_study(study_file)
     database = _open(storage)
     study = _submit(database, config, console)
+    folder = out or Path("results") / config.name
     if recorded(study) is None:
+        check_replaceable(folder, config.name)  # now, and not after the search
         count = workers or max(1, (os.cpu_count() or 1) // 2)
         options = WorkerOptions(lanes=_lanes(lanes), workers=count, lease=lease)
         live.search(database, study, config, console, options, threads, checkpoints)
     with live.final_progress(console) as progress:
-        conclusion = conclude(database, study, out or Path("results") / config.name, progress)
+        conclusion = conclude(database, study, folder, progress)
     _show_result(database, study, conclusion, console, as_json)
 
 
@@ -149,11 +152,21 @@ def worker(
 
     _console()
     torch.set_num_threads(threads)
-    database = _open(storage)
+    database = _open(storage, create=False, patient=LAUNCHER in os.environ)
     options = WorkerOptions(lanes=_lanes(lanes), workers=workers, lease=lease)
+    served = 0
     with stop_on_signals() as stop:
         for record in open_studies(database, _study_name(study) if study else None, stop):
-            serve(database, record, options, stop, checkpoints)
+            try:
+                serve(database, record, options, stop, checkpoints)
+            except UsageError as error:  # of this study: its data are not here, say
+                if study is not None:
+                    raise
+                print(f"hpo: {record.name}: {error}", file=sys.stderr)
+            else:
+                served += 1
+        if not served:
+            _say(_console(), f"{database}: no study with trials to claim")
         if stop.is_set() and LAUNCHER in os.environ:  # which tells the user itself
             raise typer.Exit(130)
         if stop.is_set():
@@ -177,8 +190,8 @@ def status(
     studies = Studies(database)
     records = [studies.study(_study_name(study))] if study else studies.studies()
     if watch:
-        if study is None:
-            raise UsageError("--watch needs a STUDY")
+        if study is None or as_json:
+            raise UsageError("--watch needs a STUDY, and goes without --json")
         live.watch(database, records[0], config_of(records[0]), _console())
         return
     states = [StatusReader(database, record).read() for record in records]
@@ -288,10 +301,12 @@ def db_upgrade(storage: Storage = DEFAULT_STORAGE) -> None:
 # --- behind the commands
 
 
-def _open(storage: str, create: bool = True) -> "Database":
+def _open(storage: str, create: bool = True, patient: bool = False) -> "Database":
+    """`patient`: also the first connection waits for a database that is away for the moment."""
     from hpo.search.database import Database
 
     database = Database(storage)
+    database.connected = patient
     if create:
         database.create_schema()
     elif not database.has_schema():

@@ -42,7 +42,8 @@ class Postgres:
     def start(self) -> None:
         """Start the server."""
         # Without fsync, nothing is lost as long as the machine lives, whatever becomes of the server.
-        options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c max_connections=300 -c fsync=off"
+        settings = "-c listen_addresses=127.0.0.1 -c max_connections=300 -c fsync=off"
+        options = f"-p {self.port} -k {self.folder} {settings}"
         self._run(
             "pg_ctl",
             "-D",

@@ -102,7 +102,7 @@ def test_killed_workers_lose_no_trial_and_do_none_twice(
             server.start()
             modes.pop()
 
-    trials, kills = (200, 50) if FULL else (60, 15)
+    trials, kills = (200, 50) if FULL else (40, 10)
     url = f"sqlite:///{tmp_path}/hpo.db" if server is None else server.database()
     config = study(trials, rest="sampler: tpe")
     plan = planned(url, tmp_path, config, lanes=2, epoch=0.12, breaks=True, lost_answers=0.05)
@@ -148,7 +148,7 @@ def test_launchers_that_race_on_an_empty_database_make_one_study(
     make_database: Callable[[], str], tmp_path: Path
 ) -> None:
     config = study(12, epochs=2)
-    for race in range(20 if FULL else 5):
+    for race in range(20 if FULL else 3):
         folder = tmp_path / str(race)
         folder.mkdir()
         url = make_database()
@@ -167,7 +167,7 @@ def test_launchers_that_race_on_an_empty_database_make_one_study(
 def test_a_worker_stopped_past_its_lease_cannot_write_and_goes_on_with_others(
     make_database: Callable[[], str], tmp_path: Path
 ) -> None:
-    config = study(60, epochs=5)
+    config = study(36, epochs=5)
     plan = planned(make_database(), tmp_path, config, lanes=2, epoch=0.2)
 
     def entries(kind: str) -> list[Entry]:
@@ -192,7 +192,7 @@ def test_a_worker_stopped_past_its_lease_cannot_write_and_goes_on_with_others(
                 break
         crew.until_done(60)
     assert crew.codes == [], crew.output()
-    assert {trial.state for trial in verified(plan, 60)} == {TrialState.COMPLETE}
+    assert {trial.state for trial in verified(plan, 36)} == {TrialState.COMPLETE}
     log = logged(tmp_path, pid)
     refused = next(index for index, e in enumerate(log) if e.kind == "refused" and e.value > LATE / 2)
     assert any(entry.kind == "finish" for entry in log[refused:])
@@ -201,7 +201,9 @@ def test_a_worker_stopped_past_its_lease_cannot_write_and_goes_on_with_others(
 def test_a_worker_that_is_told_to_stop_hands_its_trials_back_with_a_checkpoint(
     make_database: Callable[[], str], tmp_path: Path
 ) -> None:
-    plan = planned(make_database(), tmp_path, study(12), lanes=3, lease=30, epoch=0.3, save_every=30)
+    plan = planned(
+        make_database(), tmp_path, study(12, epochs=6), lanes=3, lease=30, epoch=0.3, save_every=30
+    )
     with Crew(plan, 2) as crew:
         eventually(lambda: len({entry.trial for entry in read_logs(tmp_path) if entry.epoch > 1}) == 6, 20)
         time.sleep(0.1)
@@ -268,7 +270,7 @@ def test_an_outage_costs_no_worker_its_life_and_no_trial_its_lease(
 ) -> None:
     url, cut_off = outage
     # After an outage a worker is back within 3.2 s, its longest pause between two tries: leases are longer.
-    plan = planned(url, tmp_path, study(48), lanes=2, epoch=0.1, lease=5)
+    plan = planned(url, tmp_path, study(36), lanes=2, epoch=0.1, lease=5)
     with Crew(plan, 4) as crew, Database(url) as database:
         watch = Watch(Leases(database), plan.lease, plan.retries)  # as a launcher's
         with going_on(watch.look, 0.1):
@@ -277,7 +279,7 @@ def test_an_outage_costs_no_worker_its_life_and_no_trial_its_lease(
                 time.sleep(OUTAGE)
             crew.until_done(60)
     assert crew.codes == [], crew.output()
-    verified(plan, 48)
+    verified(plan, 36)
     assert {entry.attempt for entry in read_logs(tmp_path) if entry.kind == "claim"} == {1}
 
 

@@ -164,3 +164,9 @@ def test_pruners_have_the_resources_that_the_study_file_says() -> None:
     median = pruner("{name: median, min_epochs: 4, startup_trials: 2}")
     assert (median._n_warmup_steps, median._n_startup_trials) == (4, 2)
     assert isinstance(pruner("none"), optuna.pruners.NopPruner)
+
+
+def test_no_qmc_point_lies_beyond_the_end_of_a_range_with_a_step() -> None:
+    config = study_of("search: {dropout: {low: 0.0, high: 0.3, step: 0.1}}\nsampler: qmc\ntrials: 16")
+    values = {NumberedQmc(config.search, seed=0).point(number)["dropout"] for number in range(16)}
+    assert max(values) == 0.3 and len(values) == 4

@@ -68,7 +68,7 @@ def test_what_is_written_to_an_own_trial_is_shown_and_waits_to_be_recorded(snaps
     snapshot.set_trial_system_attr(99, "rung", 1)
     snapshot.set_trial_intermediate_value(99, 1, 0.25)
     assert snapshot.get_trial(99) is trial and trial.params == {"x": 0.5}
-    assert snapshot.get_all_trials(1)[-1] is trial
+    assert snapshot.get_all_trials(1)[-1] == trial
     snapshot.finish(99, TrialState.PRUNED, 0.25)
     assert trial.state == TrialState.PRUNED and trial.value == 0.25
     assert snapshot.take_changes() == Changes(

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from hpo.data.prepare import prepare
 from hpo.errors import HpoError
 from hpo.results.export import check_replaceable, export
@@ -20,6 +22,8 @@ from hpo.search.records import StudyRecord
 from hpo.search.status import RESULT, StatusReader
 from hpo.search.studies import Studies
 from hpo.search.submission import check_data, config_of
+
+log = structlog.get_logger()
 
 FINALIZER, OPENINGS = "hpo:finalizer", "hpo:test_openings"
 
@@ -70,9 +74,10 @@ def conclude(
                 f"the test set of study {study.name!r} was opened at {opened}, and is not opened again just "
                 f"like that; `hpo finalize {study.name} --again` does it, on record"
             )
+        _check_searched(database, study)
         with _only_one(studies, study) as mine:
             if mine:
-                return _conclude(database, studies, study, out, progress)
+                return _conclude(database, studies, study, out.resolve(), progress)
         time.sleep(1.0)
 
 
@@ -101,6 +106,15 @@ def _conclude(
     return Conclusion(result, str(out), seconds)
 
 
+def _check_searched(database: Database, study: StudyRecord) -> None:
+    status = StatusReader(database, study).read()
+    if status.state in {"waiting", "running", "paused"} or (status.state == "stopped" and status.running):
+        raise HpoError(
+            f"study {study.name!r} is not searched: {status.waiting} trials wait, {status.running} run; "
+            f"`hpo worker {study.name}` goes on, and `hpo stop {study.name}` ends it with what there is"
+        )
+
+
 def _search_seconds(trials: list[Any]) -> float:
     """From the first trial's start to the last one's end."""
     starts = [trial.datetime_start for trial in trials if trial.datetime_start]
@@ -116,6 +130,9 @@ def _only_one(studies: Studies, study: StudyRecord) -> Iterator[bool]:
         holder = studies.study(study.name).attrs.get(FINALIZER)
         if holder is not None and not _alive(holder):
             studies.drop_attr(study.study_id, FINALIZER, holder)
+        elif holder is not None:
+            log.info("waiting for another process that finalizes", host=holder["host"], pid=holder["pid"])
+            time.sleep(4.0)
         yield False
         return
     try:
@@ -127,6 +144,8 @@ def _only_one(studies: Studies, study: StudyRecord) -> Iterator[bool]:
 def _alive(holder: dict[str, Any]) -> bool:
     """Whether the process that finalizes still lives; one on another machine has six hours."""
     if holder["host"] == socket.gethostname():
+        if holder["pid"] == os.getpid():
+            return False  # a container's process of before, under the same number
         try:
             os.kill(holder["pid"], 0)
         except ProcessLookupError:

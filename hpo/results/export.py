@@ -75,9 +75,13 @@ def check_replaceable(folder: Path, study: str) -> None:
     """Refuse a folder that `export` would: to be asked before the search, not after the test.
 
     Raises:
-        HpoError: `folder` holds something else than results of `study`.
+        HpoError: `folder` cannot be made, or holds something else than results of `study`.
     """
     target = folder.resolve()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HpoError(f"results folder {target}: cannot be written: {error.strerror}") from error
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     found = _study_of(target / "best.json")

@@ -2,8 +2,10 @@
 
 import math
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,12 +20,16 @@ from hpo.errors import HpoError
 from hpo.results.candidates import Candidate, assess, best_trials, choose, epochs_of
 from hpo.results.metrics import Record, TestMetrics, evaluate
 from hpo.training.architecture import Architecture
+from hpo.training.capacity import out_of_memory
 from hpo.training.cohort import Cohort, shape_key
 from hpo.training.device_data import DeviceData
 from hpo.training.lane import EpochResult, Lane, LaneKey
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, and how many epochs of single lanes are done, of how many."""
+
+Chunk = tuple[list[tuple[LaneKey, EpochResult | None]], Cohort]
+"""The last results of lanes that trained together, and their cohort."""
 
 MAX_LANES = 256
 EVALUATION_BATCH = 1024
@@ -150,9 +156,9 @@ def _reevaluate(
     values: dict[int, list[float]] = {}
     failures: dict[int, str] = {}
     for (_, epochs), lanes in groups.items():
-        for chunk in _chunks(lanes):
-            cohort = Cohort(architecture, data, config.metric, chunk[0].settings, epochs)
-            for key, last in _train(cohort, chunk, epochs, watch):
+        make = partial(Cohort, architecture, data, config.metric, lanes[0].settings, epochs)
+        for trained, _ in _in_chunks(lanes, lambda chunk: _train(make(), chunk, epochs, watch)):  # noqa: B023
+            for key, last in trained:
                 if last is None or not math.isfinite(last.value):
                     what = "training loss" if last is None else config.metric
                     failures.setdefault(key.trial, f"its {what} was not finite with seed {key.seed}")
@@ -161,14 +167,23 @@ def _reevaluate(
     return assess(config, trials, values, failures, len(folds[0].validation) / len(folds[0].train))
 
 
-def _chunks(lanes: list[Lane]) -> Iterator[list[Lane]]:
-    for start in range(0, len(lanes), MAX_LANES):
-        yield lanes[start : start + MAX_LANES]
+def _in_chunks(lanes: list[Lane], train: Callable[[list[Lane]], Chunk]) -> Iterator[Chunk]:
+    """Train so many lanes at a time as fit into memory."""
+    start, size = 0, MAX_LANES
+    while start < len(lanes):
+        chunk = lanes[start : start + size]
+        try:
+            yield train(chunk)
+        except (RuntimeError, MemoryError) as error:
+            if len(chunk) == 1 or not out_of_memory(error):
+                raise
+            traceback.clear_frames(error.__traceback__)  # they hold the chunk's tensors
+            size = len(chunk) // 2
+        else:
+            start += len(chunk)
 
 
-def _train(
-    cohort: Cohort, lanes: Sequence[Lane], epochs: int, watch: "_Watch"
-) -> list[tuple[LaneKey, EpochResult | None]]:
+def _train(cohort: Cohort, lanes: Sequence[Lane], epochs: int, watch: "_Watch") -> Chunk:
     """Train `lanes` for `epochs`: the last result of each, in their order; None if a loss was not finite."""
     cohort.add(lanes)
     last: dict[LaneKey, EpochResult | None] = {}
@@ -180,7 +195,7 @@ def _train(
         last.update(dict.fromkeys(broken))
         if broken:
             cohort.drop(broken)
-    return [(lane.key, last[lane.key]) for lane in lanes]
+    return [(lane.key, last[lane.key]) for lane in lanes], cohort
 
 
 @dataclass
@@ -242,11 +257,9 @@ def _retrain(
     settings = config.settings(winner.params)
     lanes = [Lane(LaneKey(winner.number, 0, seed), settings) for seed in _seeds_of_winner(config)]
     watch = _Watch(tell, "retraining", len(lanes) * winner.epochs)
-    cohorts = []
-    for chunk in _chunks(lanes):
-        cohort = Cohort(architecture, data, config.metric, settings, winner.epochs)
-        _train(cohort, chunk, winner.epochs, watch)
-        cohorts.append(cohort)
+    make = partial(Cohort, architecture, data, config.metric, settings, winner.epochs)
+    chunks = _in_chunks(lanes, lambda chunk: _train(make(), chunk, winner.epochs, watch))
+    cohorts = [cohort for _, cohort in chunks]
     finite = [(cohort, key) for cohort in cohorts for key in cohort.keys]
     if not finite:
         raise HpoError(

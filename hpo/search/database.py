@@ -100,7 +100,7 @@ class Database:
 
     def __str__(self) -> str:
         """The URL, its password hidden."""
-        return self.url.render_as_string(hide_password=True)
+        return self.url.set(query={}).render_as_string(hide_password=True)  # the query may hold one too
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a transaction that sees one state of the database."""
@@ -202,6 +202,8 @@ class Database:
             storage = RDBStorage(url, engine_kwargs=connect, **options)
             if upgrade:
                 storage.upgrade()
+        except sa.exc.DBAPIError as error:
+            raise self._failure(error) from error
         except RuntimeError as error:
             raise StorageError(f"{self}: {error}; `hpo db upgrade` brings older tables up to date") from error
 

@@ -1,6 +1,7 @@
 """Launching workers: processes of this machine, watched and restarted; and a worker process's own life."""
 
 import contextlib
+import hashlib
 import os
 import queue
 import signal
@@ -62,7 +63,9 @@ def serve(
     config = config_of(study)
     prepared = prepare(config)
     check_data(study, prepared.fingerprint)
-    folder = (checkpoints or _beside(database)) / study.name
+    # Of this very configuration and data: another study of the same name has other weights.
+    version = hashlib.sha256((config.digest() + prepared.fingerprint).encode()).hexdigest()[:12]
+    folder = (checkpoints or _beside(database)) / f"{study.name}-{version}"
     keep_freed_memory()
     trainer = Trainer(config, prepared, device)
     Worker(database, study, config, trainer, options, stop, Checkpoints(folder)).run()
@@ -73,7 +76,7 @@ def _beside(database: Database) -> Path:
 
 
 def open_studies(database: Database, name: str | None, stop: threading.Event) -> Iterator[StudyRecord]:
-    """The study called `name`; without a name each study that has trials left, as long as one has.
+    """The study called `name`; without a name each study that has trials left, once.
 
     Raises:
         UsageError: there is no study of that name.
@@ -82,10 +85,15 @@ def open_studies(database: Database, name: str | None, stop: threading.Event) ->
     if name is not None:
         yield studies.study(name)
         return
+    served: set[int] = set()
     while not stop.is_set():
-        unfinished = [study for study in studies.studies() if CONFIG in study.attrs and _open(studies, study)]
+        left = [
+            study for study in studies.studies() if CONFIG in study.attrs and study.study_id not in served
+        ]
+        unfinished = [study for study in left if _open(studies, study)]
         if not unfinished:
             return
+        served.add(unfinished[0].study_id)
         yield unfinished[0]
 
 

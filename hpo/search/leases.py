@@ -19,6 +19,9 @@ from hpo.search.records import Lease
 
 log = structlog.get_logger()
 
+OTHERS = 30.0
+"""Seconds: the shortest lease by which other workers may judge this one, by default."""
+
 
 class Leases:
     """The leases of a `Database`."""
@@ -83,9 +86,9 @@ class Leases:
     def reclaim(self, expired: Sequence[Lease], retries: int) -> None:
         """Take back trials whose leases were seen `expired`, unless they were renewed since.
 
-        A trial that died alone `retries` times in a row without a new epoch fails; any other waits again
-        under its number. Trials that died together are marked to be retried alone, which tells the guilty
-        one from its neighbours.
+        A trial that died alone more than `retries` times in a row without a new epoch fails; any other
+        waits again under its number. Trials that died together are marked to be retried alone, which
+        tells the guilty one from its neighbours.
         """
 
         def work(connection: Connection) -> None:
@@ -133,6 +136,7 @@ class Leases:
             .where(TRIALS.c.trial_id == lease.trial_id, TRIALS.c.state == TrialState.RUNNING)
             .values(
                 state=TrialState.FAIL if failed else TrialState.WAITING,
+                datetime_start=TRIALS.c.datetime_start if failed else None,
                 datetime_complete=utc_now() if failed else None,
             )
         )
@@ -204,7 +208,7 @@ class Heartbeat:
         self._thread.join(timeout=5)
 
     def _beat(self) -> None:
-        while not self._stop.wait(self.seconds / 4):
+        while not self._stop.wait(min(self.seconds, OTHERS) / 4):
             try:
                 self.leases.renew(self.worker)
                 self.watch.look()

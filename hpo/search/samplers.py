@@ -194,7 +194,7 @@ def _value(distribution: BaseDistribution, u: float) -> Any:
     if step is None:
         return low + u * (high - low)
     count = round((high - low) / step) + 1
-    return low + int(u * count) * step
+    return min(high, low + int(u * count) * step)
 
 
 class _Middle:

@@ -5,6 +5,7 @@ the worker, which records it in its next transaction. Everything else that would
 """
 
 import contextlib
+import copy
 import heapq
 from collections.abc import Collection, Container, Iterator, Sequence
 from datetime import datetime
@@ -31,8 +32,11 @@ class Snapshot(BaseStorage):
         self._own: dict[int, FrozenTrial] = {}
         """By trial id: those that this worker runs."""
         self._study_system_attrs: dict[str, Any] = {}
-        self._lists: dict[tuple[tuple[TrialState, ...] | None, int | None], list[FrozenTrial]] = {}
-        """Trials by states and by how many are shown at most, until one changes."""
+        self._lists: dict[
+            tuple[tuple[TrialState, ...] | None, int | None], tuple[list[FrozenTrial], list[int]]
+        ] = {}
+        """Trials by states and by how many are shown at most, and the positions among them of those that this
+        worker runs; until one changes."""
         self._most: int | None = None
 
     def take_changes(self) -> Changes:
@@ -118,13 +122,22 @@ class Snapshot(BaseStorage):
         wanted = None if states is None else tuple(state for state in TrialState if state in states)
         if (wanted, self._most) not in self._lists:
             self._lists[wanted, self._most] = self._shown(wanted)
-        return list(self._lists[wanted, self._most])
+        trials, own = self._lists[wanted, self._most]
+        shown = list(trials)
+        # As from a database, what is read does not change: successive halving sets an attribute of its trial,
+        # and then adds this trial's value to those that have the attribute among the trials read before.
+        for position in own:
+            shown[position] = copy.copy(trials[position])
+            shown[position].system_attrs = dict(trials[position].system_attrs)
+        return shown
 
-    def _shown(self, states: tuple[TrialState, ...] | None) -> list[FrozenTrial]:
+    def _shown(self, states: tuple[TrialState, ...] | None) -> tuple[list[FrozenTrial], list[int]]:
         trials = self.history.trials
         ordered = (trials[number] for number in sorted(trials))
         found = [trial for trial in ordered if states is None or trial.state in states]
-        return found if self._most is None or len(found) <= self._most else self._telling(found, self._most)
+        if self._most is not None and len(found) > self._most:
+            found = self._telling(found, self._most)
+        return found, [position for position, trial in enumerate(found) if trial._trial_id in self._own]
 
     @contextlib.contextmanager
     def at_most(self, trials: int) -> Iterator[None]:

@@ -24,6 +24,7 @@ from hpo.search.database import (
     LEASES,
     PARAMS,
     STEPS,
+    STUDIES,
     SYSTEM_ATTRS,
     TRIALS,
     USER_ATTRS,
@@ -145,12 +146,20 @@ class Store:
         try of this very transaction, whose answer was lost: they come first.
         """
 
+        # Otherwise two workers count the same trials in flight, and both claim what there is room for.
+        one_at_a_time = (
+            sa.select(STUDIES.c.study_id)
+            .where(STUDIES.c.study_id == study_id)
+            .with_for_update(key_share=True)
+        )
+
         def work(connection: Connection) -> list[Claim]:
             orphans = [
                 claim
                 for claim in self._claimed(connection, study_id, worker)
                 if held.get(claim.trial_id) != claim.attempt
             ]
+            connection.execute(one_at_a_time)
             running = sa.select(sa.func.count()).where(
                 TRIALS.c.study_id == study_id, TRIALS.c.state == TrialState.RUNNING
             )

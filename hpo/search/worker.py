@@ -53,7 +53,7 @@ class Worker:
         self.options = options
         self.stop = stop
         self.checkpoints = checkpoints
-        self.capacity = options.lanes or trainer.best_lanes()
+        self.capacity = options.lanes or self._measured()
         """Lanes at most; halved when memory runs out."""
         self.name = worker_name()
         self.store = Store(database)
@@ -89,6 +89,13 @@ class Worker:
                     self.stop.wait(self.options.poll)
             self.groups.save()
             self._give_back(list(self.running.values()))
+
+    def _measured(self) -> int:
+        try:
+            return self.trainer.best_lanes()
+        except TrialError as error:  # other trials may train all the same
+            log.warning("no lanes could be measured; training one by one", reason=str(error))
+            return self.config.folds
 
     # --- claiming and sampling
 

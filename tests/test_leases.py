@@ -1,0 +1,171 @@
+"""Leases where several things happen at once, on SQLite and on Postgres; their plain contract: test_store."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from checker import check, read_logs
+from conftest import study_of
+from faults import Log, LoggedStore, Plan, StandIn, StandInCheckpoints, study_record, value
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from hpo.search.database import Database
+from hpo.search.history import read_trials
+from hpo.search.leases import Heartbeat, Leases, Watch
+from hpo.search.records import Changes, Claim, StudyRecord
+from hpo.search.status import STOPPED
+from hpo.search.store import Store
+from hpo.search.studies import Studies
+from hpo.search.worker import Worker
+
+PLENTY = 1000
+
+
+@pytest.fixture
+def study(database: Database) -> StudyRecord:
+    return Studies(database).submit("s", StudyDirection.MAXIMIZE, {}, 8)
+
+
+def held(claims: list[Claim]) -> dict[int, int]:
+    return {claim.trial_id: claim.attempt for claim in claims}
+
+
+def test_a_trial_on_its_way_from_worker_to_worker_is_never_overlooked(database: Database) -> None:
+    study = Studies(database).submit("one", StudyDirection.MAXIMIZE, {}, 1)
+    done = threading.Event()
+
+    def pass_on() -> None:
+        store = Store(database)
+        while not done.is_set():
+            mine = held(store.claim(study.study_id, "w", {}, 1, PLENTY))
+            store.record("w", mine, Changes(releases=list(mine)))
+
+    thread = threading.Thread(target=pass_on)
+    thread.start()
+    try:
+        seen = {Leases(database).unfinished(study.study_id) for _ in range(300)}
+    finally:
+        done.set()
+        thread.join()
+    assert seen == {(0, 1), (1, 0)}
+
+
+def test_all_trials_of_a_dead_worker_expire_together_whenever_they_were_claimed(
+    database: Database, study: StudyRecord
+) -> None:
+    store, watch = Store(database), Watch(Leases(database), seconds=0.6, retries=0)
+    store.claim(study.study_id, "dead", {}, 2, PLENTY)
+    watch.look()
+    time.sleep(0.3)
+    store.claim(study.study_id, "dead", {1: 1, 2: 1}, 1, PLENTY)
+    while not (expired := watch.look()):
+        time.sleep(0.05)
+    assert len(expired) == 3
+    claims = [store.claim(study.study_id, f"w{turn}", {}, 4, PLENTY) for turn in range(3)]
+    assert [[claim.number for claim in some] for some in claims] == [[0], [1], [2]]
+
+
+def test_a_claim_of_one_s_own_lost_trial_whose_answer_was_lost_too_is_answered_by_the_next_one(
+    database: Database, study: StudyRecord
+) -> None:
+    store, leases = Store(database), Leases(database)
+    old = held(store.claim(study.study_id, "w", {}, 1, PLENTY))
+    store.record("w", old, Changes(steps=[(trial_id, 1, 0.5) for trial_id in old]))
+    leases.reclaim(leases.running(), retries=2)
+    lost = store.claim(study.study_id, "w", old, 1, PLENTY)
+    assert store.claim(study.study_id, "w", old, 1, PLENTY) == lost
+    assert [claim.attempt for claim in lost] == [2]
+
+
+def test_a_watcher_that_could_read_but_not_write_takes_nobody_for_dead(tmp_path: Path) -> None:
+    with Database(f"sqlite:///{tmp_path}/hpo.db") as database, contextlib.ExitStack() as lives:
+        database.create_schema()
+        study = Studies(database).submit("s", StudyDirection.MAXIMIZE, {}, 8)
+        leases, store = Leases(database), Store(database)
+        held_by = {name: held(store.claim(study.study_id, name, {}, 2, PLENTY)) for name in "abcd"}
+        for name in held_by:
+            lives.enter_context(Heartbeat(leases, name, seconds=0.5, retries=2))
+        watch, done = Watch(leases, seconds=0.5, retries=2), threading.Event()
+
+        def look() -> None:
+            while not done.wait(0.05):
+                watch.look()
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        database.write(lambda _: time.sleep(2))  # nobody can renew meanwhile, and everybody could read
+        time.sleep(0.5)
+        done.set()
+        thread.join()
+        assert [store.record(name, mine, Changes()) for name, mine in held_by.items()] == [set()] * 4
+
+
+class RobbedStore(LoggedStore):
+    """Once, when the worker asks for more trials, those that it has were just taken from it."""
+
+    robbed = 0
+
+    def claim(self, study_id: int, worker: str, held: Mapping[int, int], *room: int) -> list[Claim]:
+        if held and not self.robbed:
+            self.robbed = len(held)
+            leases = Leases(self.database)
+            leases.reclaim(leases.running(), retries=9)
+        return super().claim(study_id, worker, held, *room)
+
+
+def stand_in_worker(database: Database, folder: Path, text: str) -> Worker:
+    """A worker in this process."""
+    config = study_of(f"search: {{learning_rate: {{low: 0.01, high: 0.1}}}}\nsampler: random\n{text}")
+    study = study_record(database, config)
+    plan = Plan("", config.name, folder, lanes=3, epoch=0.0, save_every=0.0)
+    checkpoints = StandInCheckpoints(folder / "checkpoints", lambda point: None)
+    trainer = StandIn(plan, Log(folder))
+    return Worker(database, study, config, trainer, plan.options, threading.Event(), checkpoints)
+
+
+def test_a_worker_may_claim_trials_again_that_it_lost_unnoticed(database: Database, tmp_path: Path) -> None:
+    worker = stand_in_worker(database, tmp_path, "trials: 12\ntraining: {epochs: 6}\npruner: asha")
+    store = RobbedStore(database, worker.trainer.log, "")
+    worker.store = store
+    worker.run()
+    trials = read_trials(database, worker.study.study_id)
+    assert store.robbed
+    assert {trial.user_attrs["attempt"] for trial in trials} == {1, 2}
+    assert check(read_logs(tmp_path), trials, 12, expected=value) == []
+
+
+def test_checkpoints_stay_as_long_as_a_trial_waits(database: Database, tmp_path: Path) -> None:
+    worker = stand_in_worker(database, tmp_path, "trials: 2\ntraining: {epochs: 4}")
+    checkpoints = tmp_path / "checkpoints"
+    (checkpoints / "of another worker.json").write_text('{"1": 3}')
+    studies = Studies(database)
+    studies.set_attrs(worker.study.study_id, {STOPPED: True})
+    worker.run()
+    assert list(checkpoints.iterdir())
+    studies.set_attrs(worker.study.study_id, {STOPPED: False})
+    stand_in_worker(database, tmp_path, "trials: 2\ntraining: {epochs: 4}").run()
+    assert {trial.state for trial in read_trials(database, worker.study.study_id)} == {TrialState.COMPLETE}
+    assert not list(checkpoints.iterdir())
+
+
+def test_a_checkpoint_stays_until_the_end_of_its_trial_is_recorded(
+    database: Database, tmp_path: Path
+) -> None:
+    class Ends(Exception):
+        pass
+
+    class EndingStore(LoggedStore):
+        def record(self, worker: str, held: Mapping[int, int], changes: Changes) -> set[int]:
+            if changes.finishes:
+                raise Ends
+            return super().record(worker, held, changes)
+
+    worker = stand_in_worker(database, tmp_path, "trials: 1\ntraining: {epochs: 4}")
+    worker.store = EndingStore(database, worker.trainer.log, "")
+    with pytest.raises(Ends):
+        worker.run()
+    assert worker.checkpoints.load(0, 3) == (3, 3)
