@@ -107,7 +107,8 @@ def test_killed_workers_lose_no_trial_and_do_none_twice(
     config = study(trials, rest="sampler: tpe")
     plan = planned(url, tmp_path, config, lanes=2, epoch=0.12, breaks=True, lost_answers=0.05)
     with Crew(plan, 8) as crew, going_on(restart, 1.5 if FULL else 0.3):
-        crew.until_done(250, Every(0.4, crew.kill))
+        storm = Every(0.4, crew.kill)
+        crew.until_done(250, lambda: storm() if FULL or storm.times < 15 else None)
     stored = verified(plan, trials)
     print(f"{trials} trials, {crew.codes.count(-9)} kills, {len(read_logs(tmp_path))} entries")
     assert crew.codes.count(-9) >= kills and not modes
@@ -321,4 +322,4 @@ def test_sigterm_ends_hpo_worker_within_ten_seconds(tmp_path: Path) -> None:
         assert worker.wait(timeout=20) == 130
         assert time.monotonic() - told < 10
     assert set(desk.states("long")) == {"WAITING"}
-    assert list(tmp_path.glob("hpo.db.checkpoints/long/*.safetensors"))
+    assert list(tmp_path.glob("hpo.db.checkpoints/*/*.safetensors"))

@@ -26,26 +26,27 @@ from hpo.space import suggest
 LANES = 4
 
 
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def beside(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RDBStorage:
+    """A storage on a database with our tables, one for all: making the tables takes longer than a test."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path_factory.mktemp('contract')}/hpo.db"
+    else:
+        url = request.getfixturevalue("postgres").database()
+    with Database(url) as database:
+        database.create_schema()
+    return stock_storage(url)
+
+
 class TestStorageBesideOurTables(StorageTestCase):
     """Optuna's own suite."""
 
-    @pytest.fixture(scope="class", params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-    def shared(self, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RDBStorage:
-        """One database for all: making the tables takes longer than a test."""
-        if request.param == "sqlite":
-            url = f"sqlite:///{tmp_path_factory.mktemp('contract')}/hpo.db"
-        else:
-            url = request.getfixturevalue("postgres").database()
-        with Database(url) as database:
-            database.create_schema()
-        return stock_storage(url)
-
     @pytest.fixture
-    def storage(self, shared: RDBStorage) -> Iterator[RDBStorage]:
-        yield shared
-        for study in shared.get_all_studies():
-            shared.delete_study(study._study_id)
-        shared.remove_session()
+    def storage(self, beside: RDBStorage) -> Iterator[RDBStorage]:
+        yield beside
+        for study in beside.get_all_studies():
+            beside.delete_study(study._study_id)
+        beside.remove_session()
 
 
 def trials_of_every_kind() -> list[FrozenTrial]:
