@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -15,6 +16,11 @@ import optuna
 import sqlalchemy as sa
 
 HPO = (sys.executable, "-m", "hpo.cli")
+
+
+def _hear_interrupts() -> None:
+    """A shell starts background jobs deaf to Ctrl-C, and so would be what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Desk:
@@ -67,6 +73,7 @@ class Desk:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=_hear_interrupts,
         )
         try:
             yield process

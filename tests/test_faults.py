@@ -104,7 +104,7 @@ def test_killed_workers_lose_no_trial_and_do_none_twice(
 
     trials, kills = (200, 50) if FULL else (40, 10)
     url = f"sqlite:///{tmp_path}/hpo.db" if server is None else server.database()
-    config = study(trials, rest="sampler: tpe")
+    config = study(trials)
     plan = planned(url, tmp_path, config, lanes=2, epoch=0.12, breaks=True, lost_answers=0.05)
     with Crew(plan, 8) as crew, going_on(restart, 1.5 if FULL else 0.3):
         storm = Every(0.4, crew.kill)
