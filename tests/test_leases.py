@@ -117,11 +117,11 @@ class RobbedStore(LoggedStore):
         return super().claim(study_id, worker, held, *room)
 
 
-def stand_in_worker(database: Database, folder: Path, text: str) -> Worker:
+def stand_in_worker(database: Database, folder: Path, text: str, lanes: int = 3) -> Worker:
     """A worker in this process."""
     config = study_of(f"search: {{learning_rate: {{low: 0.01, high: 0.1}}}}\nsampler: random\n{text}")
     study = study_record(database, config)
-    plan = Plan("", config.name, folder, lanes=3, epoch=0.0, save_every=0.0)
+    plan = Plan("", config.name, folder, lanes=lanes, epoch=0.0, save_every=0.0)
     checkpoints = StandInCheckpoints(folder / "checkpoints", lambda point: None)
     trainer = StandIn(plan, Log(folder))
     return Worker(database, study, config, trainer, plan.options, threading.Event(), checkpoints)
@@ -169,3 +169,30 @@ def test_a_checkpoint_stays_until_the_end_of_its_trial_is_recorded(
     with pytest.raises(Ends):
         worker.run()
     assert worker.checkpoints.load(0, 3) == (3, 3)
+
+
+def test_a_worker_leaves_the_checkpoint_of_a_lost_trial_to_whoever_goes_on_with_it(
+    database: Database, tmp_path: Path
+) -> None:
+    class RobbingStore(LoggedStore):
+        """Another worker takes the first trial after its third epoch; after two more, this one stops."""
+
+        finished = 0
+
+        def record(self, name: str, held: Mapping[int, int], changes: Changes) -> set[int]:
+            lost = super().record(name, held, changes)
+            if any(epoch == 3 for _, epoch, _ in changes.steps) and not self.finished:
+                worker.groups.save()
+                leases = Leases(self.database)
+                leases.reclaim(leases.running(), retries=9)
+                Store(self.database).claim(worker.study.study_id, "other", {}, 1, PLENTY)
+            self.finished += len(changes.finishes)
+            if self.finished == 2:
+                worker.stop.set()
+            return lost
+
+    worker = stand_in_worker(database, tmp_path, "trials: 9\ntraining: {epochs: 6}", lanes=1)
+    worker.store = RobbingStore(database, worker.trainer.log, "")
+    worker.run()
+    assert {entry.trial for entry in read_logs(tmp_path) if entry.kind == "finish"} == {1, 2}
+    assert worker.checkpoints.load(0, most=3) == (3, 3)

@@ -38,6 +38,8 @@ class Groups:
         """By shape key; a trial that is retried alone has one of its own."""
         self._emptied: set[str] = set()
         """Keys of groups whose last trial has finished, which is not recorded yet."""
+        self._left = 0
+        """How often checkpoints were left to other workers."""
         self._began = self._saved = time.monotonic()
         """When the last epoch began, and when the last checkpoint was taken."""
 
@@ -106,12 +108,17 @@ class Groups:
         for key, of in self._groups.items():
             self.checkpoints.save(self._saved_as(key), {n: of.group.state(n) for n in of.trials})
 
-    def discard(self, wanted: bool) -> None:
-        """Let the checkpoints of emptied groups go, unless they are still `wanted` by other workers."""
-        if self.checkpoints and not wanted:
+    def discard(self) -> None:
+        """Let the checkpoints of emptied groups go."""
+        if self.checkpoints:
             for key in self._emptied - self._groups.keys():
                 self.checkpoints.discard(self._saved_as(key))
         self._emptied.clear()
 
+    def leave_checkpoints(self) -> None:
+        """Leave what was saved so far to other workers, who go on with some of its trials; save elsewhere."""
+        self._emptied.clear()
+        self._left += 1
+
     def _saved_as(self, key: str) -> str:
-        return f"{self.owner} {key}"
+        return f"{self.owner}.{self._left} {key}"

@@ -271,7 +271,10 @@ class Worker:
         for trial_id in lost:
             self._lose(trial_id)
         self._ended.clear()
-        self.groups.discard(wanted=bool(lost))  # not before: whoever goes on with the lost ones needs them
+        if lost:
+            self.groups.leave_checkpoints()
+        else:
+            self.groups.discard()  # not before it is recorded: until then another worker may need them
 
     def _give_back(self, trials: Sequence[RunningTrial]) -> None:
         """Let trials wait again, for any worker."""
@@ -283,6 +286,7 @@ class Worker:
             self.snapshot.forget(trial.claim.trial_id)
             if trial.claim.trial_id in self.running:
                 self._leave(trial)
+        self.groups.leave_checkpoints()
         log.info("handed trials back", trials=len(trials))
 
     # --- ending
