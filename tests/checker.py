@@ -2,11 +2,13 @@
 
 import json
 import math
+import os
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -35,6 +37,28 @@ class Entry:
     epoch: int = 0
     value: float | None = None
     state: str = ""
+
+
+class Log:
+    """What one worker was told by the store: a JSON object a line, written at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.worker = f"{os.getpid()}-{time.monotonic_ns()}"
+        self.attempts: dict[int, int] = {}
+        """Of the trials that it claimed, by number."""
+        self._file = os.open(folder / f"{self.worker}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def add(self, kind: str, trial: int, began: float | None = None, **facts: Any) -> None:
+        """Append an entry; `began` is when the transaction did."""
+        at = time.monotonic()  # the same clock in all processes
+        entry = {"kind": kind, "worker": self.worker, "trial": trial, "at": at, "began": began or at}
+        entry |= {"attempt": self.attempts.get(trial, 1)} | facts
+        os.write(self._file, f"{json.dumps(entry)}\n".encode())
+
+    def claim(self, trial: int, attempt: int, began: float) -> None:
+        """Append a claim."""
+        self.attempts[trial] = attempt
+        self.add("claim", trial, began)
 
 
 def read_logs(folder: Path) -> list[Entry]:

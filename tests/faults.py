@@ -1,12 +1,8 @@
-"""Workers that may die at any moment: a stand-in for training, a log of what the store acknowledged, a crew.
+"""What becomes of a worker: it ends itself at a kill point, answers are lost, and what it was told is logged.
 
-A worker's processes are forked from a server that has imported everything, so that they start in
-milliseconds. What a worker was told by the store is in its log before it acts on it, and outlives SIGKILL.
+The log is written before the worker acts on what the store answered, and outlives SIGKILL.
 """
 
-import contextlib
-import json
-import math
 import multiprocessing
 import os
 import random
@@ -14,24 +10,21 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from multiprocessing.process import BaseProcess
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import optuna
 import sqlalchemy as sa
+from checker import Log
+from crew import Plan
+from standin import StandIn, StandInCheckpoints, value
 
 from hpo.config import StudyConfig, TrialSettings
-from hpo.errors import Interrupted
 from hpo.search.database import Database
 from hpo.search.records import Changes, Claim, StudyRecord
-from hpo.search.running import WorkerOptions
 from hpo.search.store import Store
 from hpo.search.studies import Studies
 from hpo.search.submission import config_of, submit
-from hpo.search.training import Epoch
 from hpo.search.worker import Worker
 
 KILL_POINTS = (
@@ -42,46 +35,6 @@ KILL_POINTS = (
     "amid finish",
     "after finish",
 )
-LATE = 1000.0
-"""Added to the values of an epoch in which the worker was stopped: they must never be stored."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a worker works, and what will happen to it."""
-
-    url: str
-    study: str
-    folder: Path
-    """For logs, checkpoints and output."""
-    lanes: int = 4
-    lease: float = 1.0
-    retries: int = 1000
-    epoch: float = 0.02
-    """Seconds that the stand-in trains for an epoch."""
-    save_every: float = 0.1
-    share: int = 0
-    """Trials of one process of stock Optuna."""
-    lost_answers: float = 0.0
-    """Share of the transactions whose COMMIT is not answered, so that they are repeated."""
-    end_at: str = ""
-    """The kill point at which the process ends itself."""
-    poison: Collection[int] = ()
-    """Trials that end the process in their second epoch."""
-    breaks: bool = False
-    """Whether some trials raise, and some come to a value that is not a number."""
-
-    @property
-    def options(self) -> WorkerOptions:
-        """For the worker."""
-        return WorkerOptions(
-            lanes=self.lanes, lease=self.lease, retries=self.retries, save_every=self.save_every, poll=0.05
-        )
-
-
-def value(number: int, epoch: int) -> float:
-    """What the stand-in training comes to."""
-    return math.sin(number + 1.0) * epoch / (epoch + 3.0) + 0.01 * epoch
 
 
 def study_record(database: Database, config: StudyConfig) -> StudyRecord:
@@ -94,28 +47,6 @@ def stock_storage(url: str) -> optuna.storages.RDBStorage:
     """The database as plain Optuna opens it."""
     url = Database(url).url.render_as_string(hide_password=False)
     return optuna.storages.RDBStorage(url, engine_kwargs={"poolclass": sa.NullPool})
-
-
-class Log:
-    """What one worker was told by the store: a JSON object a line, written at once."""
-
-    def __init__(self, folder: Path) -> None:
-        self.worker = f"{os.getpid()}-{time.monotonic_ns()}"
-        self.attempts: dict[int, int] = {}
-        """Of the trials that it claimed, by number."""
-        self._file = os.open(folder / f"{self.worker}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-
-    def add(self, kind: str, trial: int, began: float | None = None, **facts: Any) -> None:
-        """Append an entry; `began` is when the transaction did."""
-        at = time.monotonic()  # the same clock in all processes
-        entry = {"kind": kind, "worker": self.worker, "trial": trial, "at": at, "began": began or at}
-        entry |= {"attempt": self.attempts.get(trial, 1)} | facts
-        os.write(self._file, f"{json.dumps(entry)}\n".encode())
-
-    def claim(self, trial: int, attempt: int, began: float) -> None:
-        """Append a claim."""
-        self.attempts[trial] = attempt
-        self.add("claim", trial, began)
 
 
 class LoggedStore(Store):
@@ -173,100 +104,6 @@ class ForgetfulDatabase(Database):
     def write(self, work: Callable[[sa.Connection], Any]) -> Any:
         answer = super().write(work)
         return super().write(work) if random.random() < self.lost_answers else answer
-
-
-class StandIn:
-    """Trains no network; a trial's values depend on its number alone."""
-
-    def __init__(self, plan: Plan, log: Log) -> None:
-        self.plan = plan
-        self.log = log
-        self.stopped = False
-        """Whether this process was stopped, and went on, since the epoch began."""
-
-    def shape_key(self, settings: TrialSettings) -> str:
-        return str(settings.hyperparameters.batch_size)
-
-    def best_lanes(self) -> int:
-        return 64
-
-    def out_of_memory(self, error: BaseException) -> bool:
-        return False
-
-    def group(self, settings: TrialSettings) -> "StandInGroup":
-        return StandInGroup(self)
-
-
-class StandInGroup:
-    """Trials and their epochs."""
-
-    def __init__(self, training: StandIn) -> None:
-        self.training = training
-        self.epochs: dict[int, int] = {}
-
-    def __len__(self) -> int:
-        return len(self.epochs)
-
-    def add(self, number: int, settings: TrialSettings, state: Any = None) -> None:
-        assert number not in self.epochs
-        self.epochs[number] = state or 0
-        self.training.log.add("start", number, epoch=state or 0)
-
-    def train_epoch(self, stop: Callable[[], bool] = lambda: False) -> dict[int, Epoch]:
-        self.training.stopped = False
-        time.sleep(self.training.plan.epoch)
-        if stop():
-            raise Interrupted("told to stop")
-        for number, epoch in self.epochs.items():
-            if number in self.training.plan.poison and epoch == 1:
-                os._exit(99)
-            if self.training.plan.breaks and number % 40 == 27 and epoch == 2:
-                raise RuntimeError("this trial breaks in its third epoch")
-        self.epochs = {number: epoch + 1 for number, epoch in self.epochs.items()}
-        return {number: self._epoch(number, epoch) for number, epoch in self.epochs.items()}
-
-    def _epoch(self, number: int, epoch: int) -> Epoch:
-        late = LATE if self.training.stopped else 0.0
-        bad = self.training.plan.breaks and number % 40 == 13 and epoch == 5
-        return Epoch(epoch, math.nan if bad else value(number, epoch) + late, train_loss=1.0)
-
-    def drop(self, numbers: Collection[int]) -> None:
-        for number in numbers:
-            del self.epochs[number]
-
-    def state(self, number: int) -> int:
-        return self.epochs[number]
-
-
-class StandInCheckpoints:
-    """A JSON file for each group."""
-
-    def __init__(self, folder: Path, end: Callable[[str], None]) -> None:
-        self.folder = folder
-        self.end = end
-        folder.mkdir(exist_ok=True)
-
-    def save(self, group: str, states: Mapping[int, int]) -> bool:
-        beside = self.folder / f"{group}.new"
-        beside.write_text(json.dumps(states))
-        beside.rename(self.folder / f"{group}.json")
-        self.end("between checkpoint and report")
-        return True
-
-    def load(self, number: int, most: int) -> tuple[int, int] | None:
-        found = []
-        for file in self.folder.glob("*.json"):
-            with contextlib.suppress(FileNotFoundError):  # discarded meanwhile
-                found.append(json.loads(file.read_text()).get(str(number), 0))
-        epoch = max((epoch for epoch in found if epoch <= most), default=0)
-        return (epoch, epoch) if epoch else None
-
-    def discard(self, group: str) -> None:
-        (self.folder / f"{group}.json").unlink(missing_ok=True)
-
-    def clear(self) -> None:
-        for file in self.folder.glob("*.json"):
-            file.unlink(missing_ok=True)
 
 
 # --- what runs in a process of its own
@@ -369,95 +206,3 @@ def _output(plan: Plan) -> None:
         os._exit(98)
 
     threading.Thread(target=follow, daemon=True).start()
-
-
-class Crew:
-    """Processes at work; those that die are replaced. A context manager that leaves none behind."""
-
-    def __init__(
-        self,
-        plan: Plan,
-        count: int,
-        target: Callable[..., None] = work,
-        *arguments: Any,
-        ends: Sequence[str] = (),
-    ) -> None:
-        """`ends`: kill points for the first processes; those that come after them live on."""
-        self.plan = plan
-        self.ends = list(ends)
-        self.target = target
-        self.arguments = arguments
-        self.count = count
-        self.codes: list[int] = []
-        """Exit codes of those that ended otherwise than well."""
-        self.processes: list[BaseProcess] = []
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["pytest", "faults", "hpo.search.launch"])
-
-    def __enter__(self) -> "Crew":
-        for _ in range(self.count):
-            self._start()
-        return self
-
-    def _start(self) -> None:
-        plan = replace(self.plan, end_at=self.ends.pop()) if self.ends else self.plan
-        process = self._context.Process(target=self.target, args=(plan, *self.arguments), daemon=True)
-        process.start()
-        self.processes.append(process)
-
-    def tend(self) -> bool:
-        """Replace the dead; answers whether any is at work."""
-        for process in [process for process in self.processes if process.exitcode is not None]:
-            self.processes.remove(process)
-            if process.exitcode:
-                self.codes.append(process.exitcode)
-                self._start()
-        return bool(self.processes)
-
-    def until_done(self, seconds: float, meanwhile: Callable[[], None] = lambda: None) -> None:
-        """Tend them until all have ended well."""
-        deadline = time.monotonic() + seconds
-        while self.tend():
-            if time.monotonic() > deadline:
-                raise AssertionError(f"not done after {seconds} s; {self.codes}\n{self.output()[-4000:]}")
-            meanwhile()
-            time.sleep(0.02)
-
-    def terminate(self) -> None:
-        """Tell all to stop."""
-        for process in self.processes:
-            process.terminate()
-
-    def kill(self) -> None:
-        """Kill any one of them."""
-        alive = [process for process in self.processes if process.exitcode is None]
-        if alive:
-            random.choice(alive).kill()
-
-    def output(self) -> str:
-        """What they printed."""
-        file = self.plan.folder / "output.txt"
-        return file.read_text() if file.exists() else ""
-
-    def __exit__(self, *_: object) -> None:
-        for process in self.processes:
-            process.kill()
-        for process in self.processes:
-            process.join()
-            process.close()
-
-
-class Every:
-    """Does something at random moments, on average some seconds apart, as often as it is asked."""
-
-    def __init__(self, seconds: float, act: Callable[[], None]) -> None:
-        self.seconds = seconds
-        self.act = act
-        self.times = 0
-        self._next = time.monotonic() + seconds
-
-    def __call__(self) -> None:
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + random.uniform(0.2, 1.8) * self.seconds
-            self.act()
-            self.times += 1

@@ -19,10 +19,12 @@ import pytest
 from checker import Entry, check, read_logs
 from commands import Desk, children, eventually
 from conftest import study_of
-from faults import KILL_POINTS, LATE, Crew, Every, Plan, launch, stock_storage, study_record, train, value
+from crew import Crew, Every, Plan
+from faults import KILL_POINTS, launch, stock_storage, study_record, train, work
 from optuna.trial import TrialState
 from searching import search
 from servers import Postgres
+from standin import LATE, value
 
 from hpo.config import StudyConfig
 from hpo.search.database import Database
@@ -63,20 +65,18 @@ def verified(plan: Plan, budget: int) -> list[optuna.trial.FrozenTrial]:
 
 
 @contextlib.contextmanager
-def going_on(act: Callable[[], None], pause: float) -> Iterator[list[float]]:
-    """Do something again and again; yields the moments."""
-    moments: list[float] = []
+def going_on(act: Callable[[], object], pause: float) -> Iterator[None]:
+    """Do something again and again."""
     end = threading.Event()
 
     def go_on() -> None:
         while not end.wait(pause):
             act()
-            moments.append(time.monotonic())
 
     thread = threading.Thread(target=go_on, daemon=True)
     thread.start()
     try:
-        yield moments
+        yield
     finally:
         end.set()
         thread.join()
@@ -106,7 +106,7 @@ def test_killed_workers_lose_no_trial_and_do_none_twice(
     url = f"sqlite:///{tmp_path}/hpo.db" if server is None else server.database()
     config = study(trials)
     plan = planned(url, tmp_path, config, lanes=2, epoch=0.12, breaks=True, lost_answers=0.05)
-    with Crew(plan, 8) as crew, going_on(restart, 1.5 if FULL else 0.3):
+    with Crew(plan, 8, work) as crew, going_on(restart, 1.5 if FULL else 0.3):
         storm = Every(0.4, crew.kill)
         crew.until_done(250, lambda: storm() if FULL or storm.times < 15 else None)
     stored = verified(plan, trials)
@@ -123,7 +123,7 @@ def test_a_worker_may_end_at_any_point(make_database: Callable[[], str], tmp_pat
     plan = planned(make_database(), tmp_path, config, lanes=3, save_every=0.05)
     ends = [point for point in KILL_POINTS for _ in range(times)]
     random.shuffle(ends)
-    with Crew(plan, 4, ends=ends) as crew:
+    with Crew(plan, 4, work, ends=ends) as crew:
         crew.until_done(250)
     verified(plan, trials)
     assert sorted(crew.codes) == sorted(100 + KILL_POINTS.index(point) for point in ends)
@@ -132,7 +132,7 @@ def test_a_worker_may_end_at_any_point(make_database: Callable[[], str], tmp_pat
 def test_a_trial_that_kills_its_worker_fails_alone(make_database: Callable[[], str], tmp_path: Path) -> None:
     config = study(16, epochs=4)
     plan = planned(make_database(), tmp_path, config, lanes=4, retries=1, poison=(5,))
-    with Crew(plan, 2) as crew:
+    with Crew(plan, 2, work) as crew:
         crew.until_done(60)
     stored = verified(plan, 16)
     assert set(crew.codes) == {99}
@@ -177,7 +177,7 @@ def test_a_worker_stopped_past_its_lease_cannot_write_and_goes_on_with_others(
     def reclaimed(since: float) -> bool:
         return any(entry.attempt > 1 and entry.at > since for entry in entries("claim"))
 
-    with Crew(plan, 3) as crew:
+    with Crew(plan, 3, work) as crew:
         pid = crew.processes[0].pid
         assert pid is not None
         eventually(lambda: any(entry.epoch == 2 for entry in logged(tmp_path, pid)), 20)
@@ -205,7 +205,7 @@ def test_a_worker_that_is_told_to_stop_hands_its_trials_back_with_a_checkpoint(
     plan = planned(
         make_database(), tmp_path, study(12, epochs=6), lanes=3, lease=30, epoch=0.3, save_every=30
     )
-    with Crew(plan, 2) as crew:
+    with Crew(plan, 2, work) as crew:
         eventually(lambda: len({entry.trial for entry in read_logs(tmp_path) if entry.epoch > 1}) == 6, 20)
         time.sleep(0.1)
         told = time.monotonic()
@@ -214,7 +214,7 @@ def test_a_worker_that_is_told_to_stop_hands_its_trials_back_with_a_checkpoint(
     assert time.monotonic() - told < 10 and crew.codes == []
     assert {trial.state for trial in stock_trials(plan)} == {TrialState.WAITING}
     done = {entry.trial: entry.epoch for entry in read_logs(tmp_path) if entry.kind == "report"}
-    with Crew(plan, 2) as crew:
+    with Crew(plan, 2, work) as crew:
         crew.until_done(60)
     verified(plan, 12)
     again = {
@@ -272,7 +272,7 @@ def test_an_outage_costs_no_worker_its_life_and_no_trial_its_lease(
     url, cut_off = outage
     # After an outage a worker is back within 3.2 s, its longest pause between two tries: leases are longer.
     plan = planned(url, tmp_path, study(36), lanes=2, epoch=0.1, lease=5)
-    with Crew(plan, 4) as crew, Database(url) as database:
+    with Crew(plan, 4, work) as crew, Database(url) as database:
         watch = Watch(Leases(database), plan.lease, plan.retries)  # as a launcher's
         with going_on(watch.look, 0.1):
             eventually(lambda: len(read_logs(tmp_path)) > 30, 20)

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from checker import check, read_logs
+from checker import Log, check, read_logs
 from conftest import study_of
-from faults import Log, LoggedStore, Plan, StandIn, StandInCheckpoints, study_record, value
+from crew import Plan
+from faults import LoggedStore, study_record
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
+from standin import StandIn, StandInCheckpoints, value
 
 from hpo.search.database import Database
 from hpo.search.history import read_trials

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import optuna
 import pytest
+from checker import Log
 from conftest import study_of
-from faults import Log, Plan, StandIn, stock_storage, study_record, value
+from crew import Plan
+from faults import stock_storage, study_record
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from standin import StandIn, value
 
 from hpo.config import StudyConfig
 from hpo.search.database import Database
