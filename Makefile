@@ -7,6 +7,8 @@ PYTHON ?= $(or $(shell for python in python3 python3.13 python3.12 python3.11; d
 VENV ?= .venv
 BIN := $(VENV)/bin
 FAST := not slow and not browser and not postgres
+# In two processes, for half of the tests' time is waiting; tests/sharing.py says what runs in which.
+PYTEST := $(BIN)/pytest -n 2
 
 .DEFAULT_GOAL := help
 .PHONY: run test check static clean help
@@ -15,10 +17,10 @@ run: $(VENV)/.installed ## search, retrain and test on a small study
 	$(BIN)/hpo run studies/quickstart.yaml --workers 2
 
 test: static ## lint, types, layers, and all tests
-	$(BIN)/pytest
+	$(PYTEST)
 
 check: static ## the same with the fast tests only, in under two minutes
-	$(BIN)/pytest -m "$(FAST)"
+	$(PYTEST) -m "$(FAST)"
 
 static: $(VENV)/.installed-dev ## lint, types and layers
 	$(BIN)/ruff check

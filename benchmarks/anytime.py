@@ -22,7 +22,7 @@ import tempfile
 from pathlib import Path
 
 from optuna.trial import TrialState
-from throughput import PRUNERS, Comparison
+from throughput import PRUNERS, TableComparison
 
 NEVER = -math.inf
 """The best value before there is one."""
@@ -54,7 +54,7 @@ def measure(options, seed):
         with tempfile.TemporaryDirectory() as folder:
             trials = options.hpo_trials or options.trials if side is ours else options.trials
             sized = argparse.Namespace(**vars(options) | {"trials": trials})
-            found[side] = side(Comparison(folder, sized, ("tpe", options.pruner, 1), seed))
+            found[side] = side(TableComparison(folder, sized, ("tpe", options.pruner, 1), seed))
     return found[theirs], found[ours]
 
 

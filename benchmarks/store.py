@@ -24,7 +24,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from hpo.config import StudyConfig
-from hpo.search import samplers, worker
+from hpo.search import pruners, samplers, worker
 from hpo.search.database import Database
 from hpo.search.records import Changes, Finish
 from hpo.search.running import WorkerOptions
@@ -163,7 +163,7 @@ def stock(options, database, stored):
         study_name=config.name,
         storage=url,
         sampler=samplers.make_sampler(config, 0),
-        pruner=samplers.make_pruner(config),
+        pruner=pruners.make_pruner(config),
     )
     count = max(4, options.trials // 8)
     started = time.perf_counter()

@@ -16,23 +16,15 @@ and torch: this project does not depend on Ray.
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-import numpy as np
+from comparison import Comparison, row
+from peers.optuna_script import summary
 
-from hpo.data.prepare import prepare
-from hpo.search.database import Database
-from hpo.search.history import read_trials
-from hpo.search.studies import Studies
-from hpo.studyfile import load_study
-
-PEERS = Path(__file__).parent / "peers"
 STUDY = """
 name: benchmark
 data: {{source: csv, path: {csv}, target: target, missing: drop, test_fraction: 0.15}}
@@ -64,14 +56,14 @@ CASES = {
 """Sampler, pruner, folds."""
 
 
-class Comparison:
-    """One study for both sides, in a folder of its own."""
+class TableComparison(Comparison):
+    """One study of the table, for both sides."""
 
     def __init__(self, folder, options, case, seed):
         """`options`: csv, trials, epochs, processes. `case`: sampler, pruner, folds."""
-        self.folder, self.options, self.case, self.seed = Path(folder), options, case, seed
+        self.options, self.case, self.seed = options, case, seed
         sampler, pruner, folds = case
-        text = STUDY.format(
+        study = STUDY.format(
             csv=json.dumps(str(Path(options.csv).resolve())),
             validation=f"{{folds: {folds}}}" if folds > 1 else "{fraction: 0.15}",
             epochs=options.epochs,
@@ -80,81 +72,32 @@ class Comparison:
             sampler=sampler,
             pruner=PRUNERS[pruner],
         )
-        self.study = self.folder / "study.yaml"
-        self.study.write_text(text)
-        self.cache = self.folder / "cache"
-        self.parts = self.folder / "parts.npz"
-        np.savez(self.parts, **self.arrays())
-
-    def arrays(self):
-        """The rows that hpo trains and validates on, for the peer."""
-        arrays = {}
-        for number, fold in enumerate(prepare(load_study(self.study), self.cache).folds):
-            for name, part in (("train", fold.train), ("validation", fold.validation)):
-                arrays[f"{name}_x{number}"] = part.features.numpy()
-                arrays[f"{name}_y{number}"] = part.targets.numpy()
-        return arrays
-
-    def search(self):
-        """Search with hpo; answers when its processes started, the seconds that they took, the trials."""
-        url = f"sqlite:///{self.folder}/hpo.db"
-        environment = os.environ | {"HPO_STORAGE": url, "HPO_CACHE": str(self.cache)}
-        hpo = [sys.executable, "-m", "hpo.cli"]
-        subprocess.run([*hpo, "submit", str(self.study)], env=environment, check=True, capture_output=True)
-        count = self.options.processes
-        command = [*hpo, "worker", "benchmark", f"--workers={count}"]
-        with (self.folder / "workers.log").open("w+") as log:
-            started = time.time()
-            workers = [
-                subprocess.Popen(command, env=environment, stdout=log, stderr=log) for _ in range(count)
-            ]
-            codes = [worker.wait() for worker in workers]
-            seconds = time.time() - started
-            log.seek(0)
-            if any(codes):
-                sys.exit(f"a worker of hpo ended with exit code {max(codes)}:\n{log.read()}")
-        with Database(url) as database:
-            trials = read_trials(database, Studies(database).study("benchmark").study_id)
-        return started, seconds, trials
+        super().__init__(folder, study, options.processes)
 
     def ours(self):
         """Search with hpo; answers the same summary as the peers."""
         _, seconds, trials = self.search()
-        finished = [trial for trial in trials if trial.state.is_finished()]
-        return {
-            "seconds": round(seconds, 2),
-            "trials": len(finished),
-            "per_hour": round(len(finished) / seconds * 3600),
-            "epochs": sum(len(trial.intermediate_values) for trial in finished),
-            "best": max(trial.value for trial in finished if trial.state.name == "COMPLETE"),
-        }
+        return summary(seconds, trials)
 
     def script(self, *extra):
         """Search with the Optuna script."""
         sampler, pruner, folds = self.case
-        method = ["--sampler", sampler, "--pruner", pruner, "--folds", str(folds)]
-        return self.peer(sys.executable, "optuna_script.py", *method, *extra)
+        method = ["--sampler", sampler, "--pruner", pruner, "--folds", folds]
+        return self.peer(sys.executable, "optuna_script.py", *self._numbers(), *method, *extra)
 
     def ray(self, python):
         """Search with Ray Tune."""
-        return self.peer(python, "ray_script.py")
+        return self.peer(python, "ray_script.py", *self._numbers())
 
-    def peer(self, python, name, *extra):
-        """Run a peer; its summary is the last line that it prints."""
+    def _numbers(self):
         options = self.options
-        numbers = [str(number) for number in (options.trials, options.epochs, options.processes)]
-        command = [python, str(PEERS / name), options.csv, *numbers, "--seed", str(self.seed)]
-        command += ["--parts", str(self.parts), *extra]
-        run = subprocess.run(command, capture_output=True, text=True)
-        if run.returncode:
-            sys.exit(f"{name} ended with exit code {run.returncode}:\n{run.stderr}")
-        return json.loads(run.stdout.splitlines()[-1])
+        return options.csv, options.trials, options.epochs, options.processes, "--seed", self.seed
 
 
 def compare(options, case, seed):
     """The summaries of both sides: the peer's and hpo's."""
     with tempfile.TemporaryDirectory() as folder:
-        comparison = Comparison(folder, options, CASES[case], seed)
+        comparison = TableComparison(folder, options, CASES[case], seed)
         theirs = comparison.ray(options.ray_python) if case == "ray" else comparison.script()
         return theirs, comparison.ours()
 
@@ -172,11 +115,6 @@ def line(case, pairs):
         medians = [statistics.median(pair[side][what] for pair in pairs) for side in (0, 1)]
         cells.append(" / ".join(map(shown.format, medians)))
     return row(case, cells)
-
-
-def row(first, cells):
-    """Cells in columns."""
-    return f"{first:8}" + "".join(f"{cell:>16}" for cell in cells)
 
 
 def check_ray(parser, python):

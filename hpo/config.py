@@ -20,13 +20,23 @@ from hpo.methods import Pruner, Sampler
 from hpo.methods import Qmc as Qmc
 from hpo.methods import RandomSearch as RandomSearch
 from hpo.methods import Tpe as Tpe
-from hpo.section import ChoiceOrList, Plain, Section, Seed, Whole, refusal, unknown
+from hpo.section import ChoiceOrList, Section, Seed, Whole, refusal
+from hpo.sources import CsvData as CsvData
+from hpo.sources import Data
+from hpo.sources import FolderData as FolderData
+from hpo.sources import IdxData as IdxData
+from hpo.sources import ImageData as ImageData
+from hpo.sources import SklearnData as SklearnData
+from hpo.sources import Task as Task
+from hpo.sources import TorchvisionData as TorchvisionData
+from hpo.sources import UserData as UserData
+from hpo.sources import data_model as data_model
 from hpo.space import Parameter, Value
-from hpo.usercode import is_user_function
 
-Task = Literal["classification", "regression"]
 Metric = Literal["accuracy", "f1", "roc_auc", "loss", "rmse", "mae", "r2"]
 Optimizer = Literal["adam", "adamw", "rmsprop", "sgd"]
+Precision = Literal["auto", "float32", "bfloat16"]
+Compile = Literal["auto", "on", "off"]
 Direction = Literal["maximize", "minimize"]
 
 DIRECTIONS: dict[Metric, Direction] = {
@@ -49,81 +59,15 @@ TASKS: dict[Metric, Task | None] = {  # None: either
 }
 
 
-class _Data(Section):
-    test_fraction: float = Field(0.15, gt=0, lt=1, description="Share of all rows sealed as the test set.")
-    task: Task | None = Field(
-        None, description="What is predicted; by default as the metric says, and classification for loss."
-    )
-
-
-class CsvData(_Data):
-    """A table in a text file with a header line."""
-
-    source: Literal["csv"] = Field(description="A text file.")
-    path: str = Field(min_length=1, description="The file, relative to the study file.")
-    target: str = Field(min_length=1, description="The column to predict.")
-    delimiter: str | None = Field(
-        None, min_length=1, max_length=1, description="Between cells; found by itself by default."
-    )
-    missing: Literal["drop", "median", "mean", "most_frequent"] = Field(
-        "median", description="Rows with missing cells are dropped, or the cells are filled in."
-    )
-    zero_is_missing: list[str] = Field([], description="Numeric columns in which 0 means missing.")
-    categorical: list[str] = Field([], description="Columns of categories, even if their cells are numbers.")
-    ignore: list[str] = Field([], description="Columns to leave out, such as row numbers.")
-
-
-class SklearnData(_Data):
-    """A data set that ships with scikit-learn."""
-
-    source: Literal["sklearn"] = Field(description="One of scikit-learn's own data sets.")
-    name: Literal["breast_cancer", "wine", "digits", "iris", "diabetes"] = Field(
-        description="Which one; diabetes is for regression."
-    )
-
-
-class UserData(_Data):
-    """The user's own arrays: `load(**options)` returns `(features, targets)`."""
-
-    source: str = Field(
-        pattern=r"^.+\.py:[A-Za-z_]\w*$",
-        description="path/to/file.py:load, a function of your own; relative to the study file.",
-    )
-    options: dict[str, Plain] = Field({}, description="Keyword arguments for the function.")
-
-
-SOURCES: dict[str, type[_Data]] = {"csv": CsvData, "sklearn": SklearnData, "path/to/file.py:load": UserData}
-
-
-def _data(raw: Any) -> Any:
-    if isinstance(raw, _Data):
-        return raw
-    if not isinstance(raw, dict):
-        raise refusal(f"must be a mapping with a source ({', '.join(SOURCES)})")
-    model = data_model(raw)
-    if model is None:
-        raise unknown(raw.get("source"), list(SOURCES), "source")
-    return model.model_validate(raw)
-
-
-def data_model(raw: Mapping[Any, Any]) -> type[Section] | None:
-    """What data with these keys are meant to be; None when they have no source that we know."""
-    source = raw.get("source")
-    if not isinstance(source, str):
-        return None
-    return UserData if is_user_function(source) else SOURCES.get(source)
-
-
-Data = Annotated[
-    CsvData | SklearnData | UserData,
-    BeforeValidator(_data, json_schema_input_type=CsvData | SklearnData | UserData),
-]
-
-
 class Fraction(Section):
     """One validation part of this share of all rows, like `test_fraction`."""
 
-    fraction: float = Field(0.15, gt=0, lt=1, description="Share of all rows to validate on.")
+    fraction: float = Field(
+        0.15,
+        gt=0,
+        lt=1,
+        description="Share of all rows to validate on; not counting a test set that the data come with.",
+    )
 
 
 class Folds(Section):
@@ -170,6 +114,13 @@ class Training(Hyperparameters):
     seed: Seed = Field(0, description="Of splits, initial weights, sample order, dropout.")
     select: Literal["last", "best_epoch"] = Field(
         "last", description="A trial's value is its last epoch's, or its best one's."
+    )
+    precision: Precision = Field(
+        "auto",
+        description="What layers compute in; auto: bfloat16 for convolutions where the hardware has it.",
+    )
+    compile: Compile = Field(
+        "auto", description="Whether torch.compile is used; auto: where it pays back within the study."
     )
 
 
@@ -246,8 +197,7 @@ class StudyConfig(Section):
     @property
     def task(self) -> Task:
         """What is predicted."""
-        inherent: Task = "regression" if is_sklearn_regression(self.data) else "classification"
-        return self.data.task or TASKS[self.metric] or inherent
+        return self.data.task or TASKS[self.metric] or self.data.inherent_task or "classification"
 
     @property
     def folds(self) -> int:
@@ -274,8 +224,3 @@ class StudyConfig(Section):
         """SHA-256 of the resolved configuration."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
-
-
-def is_sklearn_regression(data: object) -> bool:
-    """Whether `data` is a data set of scikit-learn with a number to predict."""
-    return isinstance(data, SklearnData) and data.name == "diabetes"

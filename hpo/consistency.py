@@ -10,7 +10,7 @@ from pydantic import ValidationError
 import models
 from hpo import config as cfg
 from hpo import space as sp
-from hpo.config import DIRECTIONS, TASKS, Hyperparameters, StudyConfig, Task
+from hpo.config import DIRECTIONS, TASKS, Hyperparameters, StudyConfig
 from hpo.errors import MISSING, Mistake, UserCodeError
 from hpo.mistakes import one_of, refused, unknown_name
 from hpo.options import Kind, Options, fitted, kinds, options_of
@@ -61,12 +61,11 @@ def inconsistencies(draft: Draft) -> Iterator[Mistake]:
 
 def _task(draft: Draft) -> Iterator[Mistake]:
     config, declared = draft.config, draft.config.data.task
-    inherent: Task | None = None
-    if isinstance(config.data, cfg.SklearnData):
-        inherent = "regression" if cfg.is_sklearn_regression(config.data) else "classification"
-        if declared and declared != inherent:
-            yield Mistake("data.task", declared, f"must be {inherent}, as {config.data.name} is for that")
-            return
+    inherent = config.data.inherent_task
+    if declared and inherent and declared != inherent:
+        what = f"{config.data.name} is" if isinstance(config.data, cfg.SklearnData) else "images are"
+        yield Mistake("data.task", declared, f"must be {inherent}, as {what} for that")
+        return
     task, wanted = declared or inherent, TASKS[config.metric]
     if task and wanted and task != wanted:
         valid = [metric for metric in DIRECTIONS if TASKS[metric] in {None, task}]
@@ -83,8 +82,19 @@ def _user_data(draft: Draft) -> Iterator[Mistake]:
             yield Mistake("data.source", MISSING, str(error))
 
 
+def _options_of_some(draft: Draft) -> Iterator[Mistake]:
+    """Keys that mean something for one data set of their source only."""
+    data = draft.config.data
+    if isinstance(data, cfg.SklearnData) and data.images and data.name != "digits":
+        yield Mistake("data.images", data.images, f"must be left out: {data.name} is no set of images")
+    if isinstance(data, cfg.TorchvisionData) and data.split and data.name != "EMNIST":
+        yield Mistake("data.split", data.split, f"must be left out: {data.name} has none, only EMNIST has")
+
+
 def _fractions(draft: Draft) -> Iterator[Mistake]:
-    validation, test_fraction = draft.config.validation, draft.config.data.test_fraction
+    validation, test_fraction = draft.config.validation, draft.config.data.test_share
+    if isinstance(draft.config.data, cfg.ImageData) and draft.config.data.test_fraction is None:
+        return  # there may be a test part that is no share of the rows
     if isinstance(validation, cfg.Fraction) and validation.fraction + test_fraction >= 1:
         most = (
             f"must be below {1 - test_fraction:.4g} (1 - data.test_fraction): else no row is left to train on"
@@ -261,6 +271,7 @@ def _pruner(draft: Draft) -> Iterator[Mistake]:
 _CHECKS: list[tuple[Callable[[Draft], Iterator[Mistake]], set[str]]] = [
     (_task, {"data", "metric"}),
     (_user_data, {"data"}),
+    (_options_of_some, {"data"}),
     (_fractions, {"data", "validation"}),
     (_architecture, {"architecture"}),
     (_conditions, set()),

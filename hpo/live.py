@@ -1,8 +1,10 @@
 """A study as it runs, in the terminal: a live view, or plain lines where the output is no terminal."""
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,7 @@ from hpo.errors import HpoError
 from hpo.search.database import Database
 from hpo.search.records import StudyRecord
 from hpo.search.status import Status, StatusReader
+from hpo.search.studies import Studies
 
 if TYPE_CHECKING:  # it imports torch, which costs seconds
     from hpo.search.running import WorkerOptions
@@ -59,12 +62,13 @@ def search(
         command.append(f"--checkpoints={checkpoints}")
     url = database.url.render_as_string(hide_password=False)
     leases = watch_leases(database, study, options)
+    progress = partial(Studies(database).progress, study.study_id)
 
     def show(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     with (
-        LocalWorkers(command, url, options.workers, show) as workers,
+        LocalWorkers(command, url, options.workers, show, progress) as workers,
         _view(database, study, config, console) as look,
     ):
         while workers.poll():
@@ -108,15 +112,15 @@ def _view(
 
 
 def _plain(reader: StatusReader, console: Console) -> Callable[[], Status]:
-    shown, shown_at = "", 0.0
+    shown, shown_at = None, -math.inf
 
     def look() -> Status:
         nonlocal shown, shown_at
         status = reader.read()
-        line = terminal.status_line(status)
-        if line != shown and (time.monotonic() - shown_at >= PLAIN or status.finished == status.total):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-            shown, shown_at = line, time.monotonic()
+        news = (status.finished, status.total, status.running, status.best)
+        if news != shown and (time.monotonic() - shown_at >= PLAIN or status.finished == status.total):
+            console.print(terminal.status_line(status), markup=False, highlight=False, soft_wrap=True)
+            shown, shown_at = news, time.monotonic()
         return status
 
     return look

@@ -46,10 +46,10 @@ def options_of(architecture: str, folder: Path) -> Options:
         KeyError: no architecture is registered under this name.
     """
     if is_user_function(architecture):
-        build = load_function(architecture, folder)
+        signature = _signature(load_function(architecture, folder), architecture)
     else:
-        build = models.builder(architecture)
-    parameters = list(_signature(build, architecture).parameters.values())
+        signature = models.signature(architecture)
+    parameters = list(signature.parameters.values())
     named = [
         parameter
         for parameter in parameters[2:]

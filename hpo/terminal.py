@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
-from rich.columns import Columns
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -39,9 +38,9 @@ def params(values: Mapping[str, Any]) -> str:
 
 def time_left(status: Status) -> str:
     """The time that the rest takes at the present pace."""
-    if not status.per_hour:
+    if not status.pace.lately:
         return "-"
-    seconds = round((status.waiting + status.running) / status.per_hour * 3600)
+    seconds = round((status.waiting + status.running) / status.pace.lately * 3600)
     hours, minutes = divmod(seconds // 60, 60)
     return (
         f"{hours} h {minutes:02} min"
@@ -55,9 +54,12 @@ def time_left(status: Status) -> str:
 def status_line(status: Status) -> str:
     """One line, for logs and pipes."""
     best = f", best {number(status.best.value)} (trial {status.best.number})" if status.best else ""
+    lanes = f" on {status.lanes} lanes" if status.folds > 1 and status.running else ""
+    pace = status.pace.lately if status.running else None
+    per_hour = f", {pace:,.0f} trials per hour" if pace else ""
     return (
         f"{status.study}: {status.finished}/{status.total} finished ({status.complete} complete, "
-        f"{status.pruned} pruned, {status.failed} failed), {status.running} running{best}"
+        f"{status.pruned} pruned, {status.failed} failed), {status.running} running{lanes}{per_hour}{best}"
     )
 
 
@@ -69,46 +71,108 @@ class LiveView:
     config: StudyConfig
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        head = Group(_counts(self.status), _facts(self.status, self.config))
+        facts = _facts(self.status, self.config, options.max_width)
+        for name in (None, *_LEAST):
+            facts = {label: fact for label, fact in facts.items() if label != name}
+            head = Group(_title(self.status), _table(facts, cell_len(_best(self.config))))
+            room = options.size.height - len(console.render_lines(head, options)) - 3
+            if room >= min(ENOUGH, len(self.status.rows)):
+                break
         yield head
-        room = options.size.height - len(console.render_lines(head, options)) - 3
         if self.status.rows and room > 0:
             yield Text()
             yield _running(self.status, self.config, options.max_width, room)
 
 
-def _counts(status: Status) -> Columns:
+ENOUGH = 6
+"""Lines of running trials that matter more than the facts in `_LEAST`."""
+_LEAST = ("workers", "speed-up", "with")
+"""What is left out, in this order, where the screen is too low for both."""
+_STATES = {"waiting": "waiting for workers", "paused": "waiting for workers"}
+"""Nothing runs: workers take seconds to start."""
+SILENT = 15.0
+"""Seconds without a sign of life that are worth telling: a worker gives one every 7.5 s."""
+
+
+def _title(status: Status) -> Text:
+    return Text.assemble((status.study, "bold"), "  ", _STATES.get(status.state, status.state))
+
+
+def _best(config: StudyConfig) -> str:
+    return f"best {config.metric}"
+
+
+def _table(facts: Mapping[str, RenderableType], longest: int) -> Table:
+    """The facts; their column does not move when the one with the longest label comes."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True, min_width=longest)
+    for label, fact in facts.items():
+        table.add_row(label, fact)
+    return table
+
+
+def _facts(status: Status, config: StudyConfig, width: int) -> dict[str, RenderableType]:
+    """What is known of a study, by label."""
+    facts: dict[str, RenderableType] = {"progress": _progress(status), "trials": _counts(status)}
+    if status.running:
+        facts["lanes"] = f"{status.lanes} in use" + (f" of {status.room}" if status.room else "")
+    if status.measured:
+        lanes = f"{status.measured.fused} fused lane{'s' * (status.measured.fused != 1)}"
+        gain = f"{status.measured.speed_up:.1f} over single trials"
+        facts["speed-up"] = f"{gain}, measured at start with {lanes}"
+    if status.pace.overall:
+        facts["pace"] = _pace(status)
+    if status.workers:
+        facts["workers"] = _workers(status, width - cell_len(_best(config)) - 2)
+    if status.best:
+        found = f"{figure(status.best.value)}  (trial {status.best.number})"
+        facts[_best(config)] = Text(found, style="bold")
+        facts["with"] = params(status.best.params)
+    return facts
+
+
+def _progress(status: Status) -> Table:
+    progress = Table.grid(padding=(0, 2))
+    total = max(1, status.total)
+    bar = ProgressBar(total, status.finished, width=30, complete_style="cyan", finished_style="cyan")
+    progress.add_row(bar, f"{status.finished}/{status.total}")
+    return progress
+
+
+def _counts(status: Status) -> Text:
     counts = [
-        (status.study, "bold"),
-        (_STATES.get(status.state, status.state), "default"),
         (f"{status.complete} complete", "green"),
         (f"{status.pruned} pruned", "yellow"),
         (f"{status.failed} failed", "red" if status.failed else "dim"),
         (f"{status.running} running", "cyan"),
         (f"{status.waiting} waiting", "dim"),
     ]
-    return Columns([Text(text, style) for text, style in counts], padding=(0, 2))
+    return Text(", ").join(Text(text, style) for text, style in counts)
 
 
-_STATES = {"waiting": "waiting for workers", "paused": "waiting for workers"}
-"""Nothing runs: workers take seconds to start."""
+def _pace(status: Status) -> str:
+    overall = f"{status.pace.overall:,.0f}"
+    if not status.running or not status.pace.lately:
+        return f"{overall} trials per hour over the whole search"
+    lately = f"{status.pace.lately:,.0f}"
+    before = "" if lately == overall else f" ({overall} overall)"
+    return f"{lately} trials per hour, {time_left(status)} left{before}"
 
 
-def _facts(status: Status, config: StudyConfig) -> Table:
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="dim", no_wrap=True)
-    progress = Table.grid(padding=(0, 2))
-    total = max(1, status.total)
-    bar = ProgressBar(total, status.finished, width=30, complete_style="cyan", finished_style="cyan")
-    progress.add_row(bar, f"{status.finished}/{status.total}")
-    facts.add_row("progress", progress)
-    if status.per_hour and status.running:
-        facts.add_row("pace", f"{status.per_hour:,.0f} trials per hour, {time_left(status)} left")
-    if status.best:
-        found = f"{figure(status.best.value)}  (trial {status.best.number})"
-        facts.add_row(f"best {config.metric}", Text(found, style="bold"))
-        facts.add_row("with", params(status.best.params))
-    return facts
+def _workers(status: Status, width: int) -> str:
+    """Each worker with its trials, as long as they fit on one line."""
+    told: list[str] = []
+    for holder in status.workers:
+        host_and_process = holder.name.rpartition("-")[0] or holder.name
+        silence = f" (silent for {holder.silent_seconds:.0f} s)" if holder.silent_seconds > SILENT else ""
+        trials = f"{holder.trials} trial{'s' * (holder.trials != 1)}"
+        told.append(f"{host_and_process}: {trials}{silence}")
+    for shown in range(len(told), 0, -1):
+        others = f" and {len(told) - shown} more" if shown < len(told) else ""
+        line = ", ".join(told[:shown]) + others
+        if cell_len(line) <= width:
+            return line
+    return f"{len(told)}"
 
 
 def _running(status: Status, config: StudyConfig, width: int, height: int) -> Table:

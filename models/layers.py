@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from models.image_layers import BatchNorm2d, Conv2d
+
 STREAM = ("key", "threshold", "scale")
 """Names of a `Dropout`'s buffers: what a lane's masks depend on, besides the element's position."""
 
@@ -48,9 +50,12 @@ def dropout_mask(key: Tensor, threshold: Tensor, scale: Tensor, rows: int, colum
     """
     half = (columns + 1) // 2
     words = dropout_words(key, rows, half)
-    mask = torch.empty((*key.shape, rows, columns), dtype=torch.int32, device=key.device)
-    torch.bitwise_right_shift(words, 16, out=mask[..., :half])
-    torch.bitwise_right_shift(words[..., : columns - half] << 16, 16, out=mask[..., half:])
+    if torch.compiler.is_compiling():  # dynamo refuses an `out` that is a part of a tensor
+        mask = torch.cat((words >> 16, words[..., : columns - half] << 16 >> 16), -1)
+    else:
+        mask = torch.empty((*key.shape, rows, columns), dtype=torch.int32, device=key.device)
+        torch.bitwise_right_shift(words, 16, out=mask[..., :half])
+        torch.bitwise_right_shift(words[..., : columns - half] << 16, 16, out=mask[..., half:])
     mask.sub_(threshold[..., None, None]).bitwise_right_shift_(31)
     return mask.bitwise_and_(scale.view(torch.int32)[..., None, None]).view(torch.float32)
 
@@ -185,18 +190,20 @@ def normalize(
 ) -> Tensor:
     """Batch norm with the settings of `layer`; in training, `mean` and `variance` are updated in place.
 
-    x: [..., B, C]; weight, bias, mean, variance: [..., C] → [..., B, C]
+    x: [..., B, C]; weight, bias, mean, variance: [..., C] → [..., B, C]. Under autocast x is bfloat16; it is
+    normalized in the dtype of `weight`.
     """
+    dtype, x = x.dtype, x.to(weight.dtype)
     if not layer.training:
         factor = weight * (variance + layer.eps).rsqrt()
-        return torch.addcmul((bias - mean * factor).unsqueeze(-2), x, factor.unsqueeze(-2))
+        return torch.addcmul((bias - mean * factor).unsqueeze(-2), x, factor.unsqueeze(-2)).to(dtype)
     assert layer.momentum is not None
     rows = x.shape[-2]
     y, batch_mean, batch_variance, _, _ = _Normalize.apply(x, weight, bias, layer.eps)
     mean.mul_(1 - layer.momentum).add_(batch_mean, alpha=layer.momentum)
     unbiased = layer.momentum * rows / (rows - 1)
     variance.mul_(1 - layer.momentum).add_(batch_variance, alpha=unbiased)
-    return cast(Tensor, y)
+    return cast(Tensor, y).to(dtype)
 
 
 class BatchNorm1d(nn.BatchNorm1d):
@@ -207,8 +214,7 @@ class BatchNorm1d(nn.BatchNorm1d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        ordinary = x.dim() != 2 or x.dtype != self.weight.dtype or (self.training and len(x) == 1)
-        if ordinary:
+        if x.dim() != 2 or (self.training and len(x) == 1):
             return super().forward(x)
         assert self.running_mean is not None and self.running_var is not None
         y = normalize(self, x, self.weight, self.bias, self.running_mean, self.running_var)
@@ -223,6 +229,8 @@ _STACKABLE: dict[type[nn.Module], type[nn.Module]] = {
     nn.Dropout2d: ChannelDropout,
     nn.Dropout3d: ChannelDropout,
     nn.BatchNorm1d: BatchNorm1d,
+    nn.BatchNorm2d: BatchNorm2d,
+    nn.Conv2d: Conv2d,
 }
 
 
@@ -233,15 +241,17 @@ def stackable(module: nn.Module) -> nn.Module:
     Subclasses of the user's own stay as they are.
     """
     for layer in module.modules():
-        if type(layer) is nn.BatchNorm1d and (
-            not layer.affine or not layer.track_running_stats or layer.momentum is None
-        ):
+        if type(layer) in {nn.BatchNorm1d, nn.BatchNorm2d} and not _is_usual(layer):
             continue
         if type(layer) in _STACKABLE:
             layer.__class__ = _STACKABLE[type(layer)]
         if isinstance(layer, Dropout):
             _add_stream(layer)
     return module
+
+
+def _is_usual(layer: nn.Module) -> bool:
+    return bool(layer.affine and layer.track_running_stats and layer.momentum is not None)
 
 
 def _add_stream(layer: Dropout) -> None:

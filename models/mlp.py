@@ -4,6 +4,8 @@ import math
 
 from torch import nn
 
+from models.options import check_at_least, check_dropout
+
 
 def mlp(
     input_shape: tuple[int, ...],
@@ -21,12 +23,9 @@ def mlp(
     Raises:
         ValueError: an option is out of its range.
     """
-    if width < 1:
-        raise ValueError(f"width {width!r}: must be a whole number of at least 1")
-    if depth < 0:
-        raise ValueError(f"depth {depth!r}: must be a whole number of at least 0")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout {dropout!r}: must be at least 0 and below 1")
+    check_at_least(1, width=width)
+    check_at_least(0, depth=depth)
+    check_dropout(dropout)
     layers: list[nn.Module] = [nn.Flatten()]
     inputs = math.prod(input_shape)
     for _ in range(depth):

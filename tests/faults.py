@@ -52,8 +52,8 @@ def stock_storage(url: str) -> optuna.storages.RDBStorage:
 class LoggedStore(Store):
     """A store whose answers are logged, and which ends the process at a kill point."""
 
-    def __init__(self, database: Database, log: Log, end_at: str) -> None:
-        super().__init__(database)
+    def __init__(self, database: Database, log: Log, end_at: str, lease: float = 30.0) -> None:
+        super().__init__(database, lease)
         self.log = log
         self.end_at = end_at
         self.numbers: dict[int, int] = {}
@@ -114,7 +114,7 @@ def work(plan: Plan) -> None:
     database, study, stop = _begin(plan)
     log = Log(plan.folder)
     training = StandIn(plan, log)
-    store = LoggedStore(database, log, plan.end_at)
+    store = LoggedStore(database, log, plan.end_at, plan.lease)
     checkpoints = StandInCheckpoints(plan.folder / "checkpoints", store.end)
     worker = Worker(database, study, config_of(study), training, plan.options, stop, checkpoints)
     worker.store = store
@@ -151,7 +151,7 @@ def train(plan: Plan) -> None:
     checkpoints = Checkpoints(plan.folder / "checkpoints")
     trainer = LoggedTrainer(config, prepare(config))
     worker = Worker(database, study, config, trainer, plan.options, stop, checkpoints)
-    worker.store = LoggedStore(database, log, plan.end_at)
+    worker.store = LoggedStore(database, log, plan.end_at, plan.lease)
     worker.run()
 
 

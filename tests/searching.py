@@ -25,10 +25,16 @@ def submitted(database: Database, config: StudyConfig) -> StudyRecord:
     return submit(Studies(database), config, prepare(config).fingerprint)
 
 
-def search(database: Database, config: StudyConfig, workers: int = 1, **options: Any) -> list[FrozenTrial]:
-    """Search a study to its end with one worker, as one of `workers`; answers its trials, by number."""
+def search(
+    database: Database, config: StudyConfig, workers: int = 1, lanes: int | None = 16, **options: Any
+) -> list[FrozenTrial]:
+    """Search a study to its end with one worker, as one of `workers`; answers its trials, by number.
+
+    Measuring how many lanes pay takes longer than a small study: only tests of that measurement leave it to
+    the worker, with None for `lanes`.
+    """
     study = submitted(database, config)
-    serve(database, study, WorkerOptions(workers=workers, poll=0.05, **options), threading.Event())
+    serve(database, study, WorkerOptions(lanes, workers, poll=0.05, **options), threading.Event())
     return read_trials(database, study.study_id)
 
 

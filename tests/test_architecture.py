@@ -25,6 +25,11 @@ def architecture(name: str) -> Architecture:
     return Architecture(config.at(HERE), (7,), 3)
 
 
+def test_memory_that_runs_out_while_building_is_no_fault_of_the_options() -> None:
+    with pytest.raises(MemoryError):
+        architecture("user_networks.py:too_large").build({})
+
+
 def test_a_registered_architecture_is_built_with_its_options() -> None:
     module = architecture("mlp").build({"width": 5, "depth": 1, "dropout": 0.25})
     assert [layer.p for layer in module.modules() if isinstance(layer, nn.Dropout)] == [0.25]

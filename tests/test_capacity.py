@@ -4,15 +4,22 @@ import resource
 import subprocess
 import sys
 import textwrap
+import time
+from typing import Any
 
 import pytest
 import torch
 from conftest import study_of
+from test_cohort import Bench, lane
 
 from hpo.data.prepare import prepare
 from hpo.search.samplers import middle
 from hpo.search.trainer import Trainer
-from hpo.training.capacity import best_lanes, free_memory, out_of_memory, used_memory
+from hpo.training import capacity, choice, cohort
+from hpo.training.capacity import Capacity, best_lanes
+from hpo.training.cohort import Cohort
+from hpo.training.memory import free_memory, out_of_memory, used_memory
+from hpo.training.program import Program
 
 SEARCH = "search: {learning_rate: {low: 1e-4, high: 1e-1, log: true}, batch_size: {choices: [32, 64]}}"
 
@@ -22,16 +29,76 @@ def test_a_small_network_trains_many_lanes_of_each_shape() -> None:
     trainer = Trainer(config, prepare(config))
     settings = config.settings(middle(config.search))
     one_shape = best_lanes(lambda: trainer.group(settings).cohort, settings)
-    assert one_shape >= 8
-    assert one_shape & (one_shape - 1) == 0
-    assert trainer.best_lanes() % 2 == 0
+    assert one_shape.lanes >= 8
+    assert one_shape.lanes & (one_shape.lanes - 1) == 0
+    assert 2 < one_shape.speed_up < one_shape.lanes * 4
+    all_shapes = trainer.best_lanes(512)
+    assert all_shapes.lanes == 2 * all_shapes.fused
 
 
-def test_no_more_lanes_are_measured_than_allowed() -> None:
+def test_no_more_lanes_are_measured_than_there_can_be() -> None:
     config = study_of(SEARCH)
     trainer = Trainer(config, prepare(config))
     settings = config.settings(middle(config.search))
-    assert best_lanes(lambda: trainer.group(settings).cohort, settings, most=2) <= 2
+    assert best_lanes(lambda: trainer.group(settings).cohort, settings, most=1) == Capacity(1, 1.0)
+    found = trainer.best_lanes(3)
+    assert found.lanes <= 3 and found.fused <= 4
+
+
+def test_a_trial_has_as_many_lanes_as_it_has_folds() -> None:
+    config = study_of(f"{SEARCH}\nvalidation: {{folds: 3}}")
+    assert Trainer(config, prepare(config)).best_lanes(3).lanes == 3
+
+
+def test_where_lanes_gain_nothing_one_trial_trains_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpo.search.trainer.best_lanes", lambda make, settings, most: Capacity(1, 1.0))
+    config = study_of(SEARCH)
+    assert Trainer(config, prepare(config)).best_lanes(64).lanes == 1
+    config = study_of(f"{SEARCH}\nvalidation: {{folds: 3}}")
+    assert Trainer(config, prepare(config)).best_lanes(64).lanes == 3
+
+
+def test_where_memory_runs_out_at_once_nothing_is_gained() -> None:
+    config = study_of(SEARCH)
+
+    def no_memory() -> Cohort:
+        raise MemoryError
+
+    assert best_lanes(no_memory, config.settings(middle(config.search))) == Capacity(1, 1.0)
+
+
+def test_choosing_the_program_costs_the_measurement_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*arguments: Any) -> Program:
+        time.sleep(1.1 * capacity.BUDGET)
+        return choice.program_of(*arguments)
+
+    monkeypatch.setattr(capacity, "BUDGET", 0.3)
+    monkeypatch.setattr(cohort, "program_of", slow)
+    config = study_of(SEARCH)
+    trainer, settings = Trainer(config, prepare(config)), config.settings(middle(config.search))
+    assert best_lanes(lambda: trainer.group(settings).cohort, settings).lanes > 1
+
+
+def test_lanes_that_run_one_by_one_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, one = Bench("user_networks.py:functional"), lane(1)
+    monkeypatch.setattr(capacity, "_speed", None)
+    found = best_lanes(lambda: Cohort(bench.architecture, bench.data, "loss", one.settings, 1), one.settings)
+    assert found == Capacity(1, 1.0)
+
+
+def test_memory_that_runs_out_at_the_end_leaves_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, one = Bench(), lane(0)
+    measured: list[int] = []
+
+    def speed(make: object, settings: object, lanes: int) -> float:
+        if lanes in measured or lanes > 8:
+            raise torch.OutOfMemoryError("of this test")
+        measured.append(lanes)
+        return lanes
+
+    monkeypatch.setattr(capacity, "_speed", speed)
+    found = best_lanes(lambda: Cohort(bench.architecture, bench.data, "loss", one.settings, 1), one.settings)
+    assert found == Capacity(8, 8.0)
 
 
 def test_the_middle_of_a_space_is_a_valid_trial() -> None:
@@ -66,7 +133,7 @@ def test_running_out_of_memory_is_told_from_other_errors() -> None:
 def test_a_process_limit_counts_as_the_end_of_memory() -> None:
     program = """
         import resource
-        from hpo.training.capacity import free_memory, used_memory
+        from hpo.training.memory import free_memory, used_memory
         free = free_memory()
         resource.setrlimit(resource.RLIMIT_DATA, (used_memory() + 2**28, resource.RLIM_INFINITY))
         print(free > 2**28, 0 < free_memory() <= 2**28)

@@ -1,9 +1,13 @@
 """Checkpoints: whole or not there, refused when damaged, bounded in number."""
 
-import os
+import contextlib
+import resource
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
 import torch
 
 from hpo.training.checkpoint import Checkpoints
@@ -85,18 +89,42 @@ def test_each_group_keeps_two_generations_and_a_discarded_one_none(tmp_path: Pat
     assert not tmp_path.exists()
 
 
-def test_a_full_disk_costs_the_checkpoint_and_leaves_nothing_half_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@contextlib.contextmanager
+def no_file_larger_than(size: int) -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def kept(checkpoints: Checkpoints, before: list[Path], logs: list[Any]) -> None:
+    assert [(entry["event"], entry["folder"]) for entry in logs] == [
+        ("a checkpoint could not be written", str(checkpoints.folder))
+    ]
+    assert sorted(checkpoints.folder.rglob("*")) == before
+    loaded = checkpoints.load(1, most=9)
+    assert loaded is not None and loaded[0] == 1
+
+
+def test_a_full_disk_costs_the_checkpoint_and_leaves_nothing_half_written(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     assert checkpoints.save("w", states(1, epoch=1))
     before = sorted(tmp_path.iterdir())
+    with structlog.testing.capture_logs() as logs, no_file_larger_than(500):
+        assert not checkpoints.save("w", states(1, 2, 3, 4, epoch=2))
+    kept(checkpoints, before, logs)
+    assert logs[0]["reason"] == "File too large"
+    assert checkpoints.save("w", states(1, epoch=2)), "there is room again"
 
-    def full(descriptor: int) -> None:
-        raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(os, "fsync", full)
-    assert not checkpoints.save("w", states(1, epoch=2))
-    assert sorted(tmp_path.iterdir()) == before
-    loaded = checkpoints.load(1, most=9)
-    assert loaded is not None and loaded[0] == 1
+def test_states_whose_index_cannot_be_written_do_not_stay(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.save("w", states(1, epoch=1))
+    (index,) = tmp_path.glob("*.json")
+    index.with_name(index.name.replace("000001", "000002")).mkdir()
+    before = sorted(tmp_path.iterdir())
+    with structlog.testing.capture_logs() as logs:
+        assert not checkpoints.save("w", states(1, epoch=2))
+    kept(checkpoints, before, logs[:1])

@@ -1,9 +1,11 @@
 """The command line: every mistake is one clear message, and every command is documented."""
 
+import contextlib
 import json
 import os
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -105,6 +107,27 @@ def test_all_mistakes_of_a_study_file_are_told_at_once(shell: Shell) -> None:
     message = shell.refused("submit", "study.yaml")
     assert "2 mistakes" in message
     assert "did you mean 'tpe'?" in message and "did you mean 'training.epochs'?" in message
+
+
+@pytest.mark.parametrize("command", ["submit", "run", "worker", "finalize"])
+def test_mistakes_of_a_study_file_are_told_before_torch_is_imported(shell: Shell, command: str) -> None:
+    shell.write(STUDY.replace("learning_rate", "learning_rat"))
+    program = (
+        "import sys\n"
+        "from hpo.cli import main\n"
+        f"sys.argv = ['hpo', '{command}', 'study.yaml']\n"
+        "try:\n    main()\nfinally:\n    print([name for name in ('torch', 'pandas') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 2 and "did you mean 'learning_rate'?" in done.stderr, done.stderr
+    assert done.stdout == "[]\n"
+
+
+def test_a_wrong_number_of_lanes(shell: Shell) -> None:
+    shell.write(STUDY)
+    for command in ("run", "worker"):
+        message = shell.refused(command, "study.yaml", "--lanes", "many")
+        assert message == "hpo: --lanes: 'many': must be auto or a whole number, 1 or more\n"
 
 
 def test_data_that_are_not_there(shell: Shell) -> None:
@@ -224,6 +247,35 @@ def test_finalizing_twice_is_refused_unless_asked_for(searched: Shell) -> None:
     assert answer.code == 0 and json.loads(answer.out)["out"] == str(searched.folder / "there")
     status = json.loads(searched.hpo("status", "tiny", "--json").out)
     assert status["state"] == "finished"
+
+
+def test_a_results_folder_that_is_not_complete_is_written_again_and_the_test_set_stays_shut(
+    searched: Shell,
+) -> None:
+    for command in (("finalize", "tiny"), ("run", "study.yaml"), ("finalize", "tiny")):
+        (searched.folder / "there" / "metrics.json").unlink(missing_ok=True)
+        assert searched.hpo(*command, "--out", "there").code == 0, command
+        metrics = json.loads((searched.folder / "there" / "metrics.json").read_text())
+        assert len(metrics["openings"]) == 1
+
+
+def test_finalizing_writes_a_lost_results_folder_again(searched: Shell) -> None:
+    folder = searched.folder / "results" / "tiny"
+    first = json.loads(searched.hpo("finalize", "tiny", "--json").out)
+    (folder / "model.safetensors").unlink()
+    answer = searched.hpo("finalize", "tiny", "--json")
+    assert answer.code == 0 and json.loads(answer.out) == first
+    assert (folder / "model.safetensors").is_file()
+    assert searched.hpo("finalize", "tiny").code == 1
+
+
+def test_tables_of_an_earlier_version_are_refused_by_every_command(searched: Shell) -> None:
+    with contextlib.closing(sqlite3.connect(searched.folder / "hpo.db")) as connection:
+        connection.execute("ALTER TABLE hpo_leases DROP COLUMN seconds")
+    for command in (("status",), ("worker",), ("db", "status"), ("run", "study.yaml")):
+        assert "`hpo db upgrade`" in searched.refused(*command, code=1)
+    assert searched.hpo("db", "upgrade").code == 0
+    assert searched.hpo("db", "status").code == 0
 
 
 def test_a_study_without_a_complete_trial_cannot_be_finalized(shell: Shell) -> None:

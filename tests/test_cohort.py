@@ -1,6 +1,7 @@
 """A lane's results are its own: fused, alone, resumed elsewhere, whatever comes and goes beside it (P10)."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from hpo.data.prepared import Fold, Part
 from hpo.errors import TrialError
 from hpo.training.architecture import Architecture
 from hpo.training.chain import Chain
-from hpo.training.cohort import Cohort, shape_key
+from hpo.training.cohort import Cohort
 from hpo.training.device_data import DeviceData
 from hpo.training.lane import EpochResult, Lane, LaneKey, LaneState
-from hpo.training.program import Fused, OneByOne
+from hpo.training.probe import Probe
+from hpo.training.program import Fused, OneByOne, Program
+from hpo.training.shapes import shape_key
 
 HERE = Path(__file__).parent
 OPTIMIZERS: list[dict[str, Any]] = [
@@ -32,10 +35,16 @@ NETWORKS = {
     "mlp": (7,),
     "user_networks.py:cnn": (1, 6, 6),
     "user_networks.py:resnet": (1, 4, 4),
+    "user_networks.py:wide": (1, 16, 16),
+    "user_networks.py:viewing": (1, 6, 6),
+    "user_networks.py:float_only": (1, 6, 6),
     "user_networks.py:tracking": (7,),
     "user_networks.py:branching": (7,),
     "user_networks.py:functional": (7,),
     "user_networks.py:optional": (7,),
+    "user_networks.py:mixing": (7,),
+    "user_networks.py:biased": (1, 6, 6),
+    "user_networks.py:centring": (7,),
 }
 
 
@@ -51,6 +60,17 @@ def fold(
     return Fold(Part(x[:rows], y[:rows]), Part(x[rows:], y[rows:]), mean, scale)
 
 
+@pytest.fixture(autouse=True)
+def fused_is_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that it does not hang on this machine's load what is tested; tests/test_choice.py measures."""
+    prefer(monkeypatch, lambda program: isinstance(program, Fused))
+
+
+def prefer(monkeypatch: pytest.MonkeyPatch, fastest: Callable[[Program], bool]) -> None:
+    """Programs that are not `fastest` are clocked at twice its time."""
+    monkeypatch.setattr(Probe, "seconds", lambda self, program, lanes: 0.001 if fastest(program) else 0.002)
+
+
 class Bench:
     """Cohorts of one architecture on one data set of two folds."""
 
@@ -61,6 +81,7 @@ class Bench:
         task: Task = "classification",
         metric: Metric = "loss",
         folds: list[Fold] | None = None,
+        **training: Any,
     ) -> None:
         shape = NETWORKS.get(name, (7,))
         config = StudyConfig.model_validate(
@@ -69,13 +90,14 @@ class Bench:
                 "data": {"source": "sklearn", "name": "wine"},
                 "architecture": name,
                 "search": {"dropout": {"low": 0.0, "high": 0.5}},
+                "training": training,
             }
         ).at(HERE)
         outputs = 2 if task == "classification" else 1
         self.metric = metric
-        self.architecture = Architecture(config, shape, outputs)
+        self.architecture = Architecture(config, shape, outputs, config.trials)
         self.folds = folds or [fold(shape, 70, 0, task), fold(shape, 75, 1, task)]
-        self.data = DeviceData(self.folds, task, outputs, dtype=dtype)
+        self.data = DeviceData(self.folds, task, outputs, "cpu", dtype)
 
     def cohort(self, lanes: list[Lane], states: dict[LaneKey, LaneState] | None = None) -> Cohort:
         cohort = Cohort(self.architecture, self.data, self.metric, lanes[0].settings, 20)

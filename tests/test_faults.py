@@ -8,6 +8,8 @@ import os
 import random
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,12 +24,13 @@ from conftest import study_of
 from crew import Crew, Every, Plan
 from faults import KILL_POINTS, launch, stock_storage, study_record, train, work
 from optuna.trial import TrialState
-from searching import search
+from searching import search, submitted
 from servers import Postgres
 from standin import LATE, value
 
 from hpo.config import StudyConfig
 from hpo.search.database import Database
+from hpo.search.history import read_trials
 from hpo.search.leases import Leases, Watch
 
 pytestmark = pytest.mark.slow
@@ -273,7 +276,7 @@ def test_an_outage_costs_no_worker_its_life_and_no_trial_its_lease(
     # After an outage a worker is back within 3.2 s, its longest pause between two tries: leases are longer.
     plan = planned(url, tmp_path, study(36), lanes=2, epoch=0.1, lease=5)
     with Crew(plan, 4, work) as crew, Database(url) as database:
-        watch = Watch(Leases(database), plan.lease, plan.retries)  # as a launcher's
+        watch = Watch(Leases(database), plan.retries)  # as a launcher's
         with going_on(watch.look, 0.1):
             eventually(lambda: len(read_logs(tmp_path)) > 30, 20)
             with cut_off():
@@ -323,3 +326,38 @@ def test_sigterm_ends_hpo_worker_within_ten_seconds(tmp_path: Path) -> None:
         assert time.monotonic() - told < 10
     assert set(desk.states("long")) == {"WAITING"}
     assert list(tmp_path.glob("hpo.db.checkpoints/*/*.safetensors"))
+
+
+FILLED = """
+import resource, sys, threading
+from pathlib import Path
+from hpo.search.database import Database
+from hpo.search.launch import serve
+from hpo.search.running import WorkerOptions
+from hpo.search.studies import Studies
+
+limit = 6 * 2**20  # the database's log comes to 4 MiB
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+with Database(sys.argv[1]) as database:
+    options = WorkerOptions(lanes=2, save_every=0.0)
+    serve(database, Studies(database).study("test"), options, threading.Event(), Path(sys.argv[2]))
+"""
+
+
+def test_a_full_disk_costs_checkpoints_and_no_trial(tmp_path: Path) -> None:
+    config = study_of(
+        "options: {width: 500, depth: 3}\nsearch: {dropout: {low: 0.0, high: 0.7}}\n"
+        "trials: 2\ntraining: {epochs: 2, batch_size: 256}\nsampler: random"
+    )
+    url = f"sqlite:///{tmp_path}/hpo.db"
+    with Database(url) as database:
+        database.create_schema()
+        submitted(database, config)
+        command = [sys.executable, "-c", FILLED, url, str(tmp_path / "checkpoints")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr
+        trials = read_trials(database, 1)
+    assert "a checkpoint could not be written" in done.stdout and "File too large" in done.stdout
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
+    assert all(set(trial.intermediate_values) == {1, 2} for trial in trials)
+    assert not [path for path in (tmp_path / "checkpoints").rglob("*") if path.is_file()]

@@ -16,7 +16,7 @@ from hpo.data.prepared import PreparedData
 from hpo.errors import HpoError
 from hpo.results import finalize as finalize_module
 from hpo.results.candidates import assess, best_trials, choose, epochs_of, mean_interval, shrink
-from hpo.results.finalize import Finalized, FinalResult, finalize, fresh_seeds
+from hpo.results.finalize import Finalized, FinalResult, finalize, fresh_seeds, rebuild
 
 DISTRIBUTIONS = {"learning_rate": FloatDistribution(1e-6, 1e6), "dropout": FloatDistribution(0, 1)}
 
@@ -220,6 +220,29 @@ def test_study_without_a_complete_trial_says_what_became_of_them(wine: PreparedD
         "study 'finalized' has no complete trial to choose a winner from: of 2 trials 1 failed and 1 were "
         "pruned; the first failure, of trial 3: epoch 1: the training loss is nan"
     )
+
+
+def test_study_of_which_no_trial_began_says_so() -> None:
+    with pytest.raises(
+        HpoError, match=r"no complete trial to choose a winner from: none began within its 0\.5 h"
+    ):
+        best_trials(study(hours=0.5), [])
+
+
+def test_rebuilt_model_has_the_weights_of_the_finalized_one(
+    wine: PreparedData,
+    finalized: Finalized,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(finalize_module, "open_sealed", lambda *_: pytest.fail("the test part was opened"))
+    again = rebuild(study(), wine, finalized.result)
+    assert again.result == finalized.result
+    for name, tensor in again.module.state_dict().items():
+        assert torch.equal(tensor, finalized.module.state_dict()[name])
+    assert "differs" not in capsys.readouterr().out
+    rebuild(study(), wine, finalized.result.model_copy(update={"weights": "of another machine"}))
+    assert "differs in rounding" in capsys.readouterr().out
 
 
 def test_best_trials_are_distinct_and_ranked_by_the_metrics_direction() -> None:

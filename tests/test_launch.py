@@ -7,16 +7,29 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from commands import alive, eventually
 from conftest import study_of
+from faults import study_record
+from optuna.trial import TrialState
 from searching import search, submitted
 
 from hpo.errors import HpoError, UsageError
 from hpo.search.database import Database
-from hpo.search.launch import LAUNCHER, RESTARTS, LocalWorkers, open_studies, serve, stop_on_signals
+from hpo.search.history import read_trials
+from hpo.search.launch import (
+    HOPELESS,
+    LAUNCHER,
+    RESTARTS,
+    LocalWorkers,
+    open_studies,
+    serve,
+    stop_on_signals,
+    watch_leases,
+)
 from hpo.search.running import WorkerOptions
 from hpo.search.status import RESULT, STARTED, STOPPED
 from hpo.search.studies import Studies
@@ -27,8 +40,14 @@ STUDY = "search: {width: {choices: [4, 8]}}\nsampler: random\ntrials: 2\ntrainin
 class Scripts(LocalWorkers):
     """Workers that run a line of Python instead of `hpo`."""
 
-    def __init__(self, script: str, count: int, show: Callable[[str], None]) -> None:
-        super().__init__([], "sqlite:///none.db", count, show)
+    def __init__(
+        self,
+        script: str,
+        count: int,
+        show: Callable[[str], None],
+        progress: Callable[[], tuple[int, int]] = lambda: (0, 0),
+    ) -> None:
+        super().__init__([], "sqlite:///none.db", count, show, progress)
         self.command = [sys.executable, "-c", script]
 
 
@@ -66,13 +85,76 @@ def test_a_worker_that_crashes_is_started_again_a_few_times() -> None:
     assert f"a worker ended with exit code 3; restart {RESTARTS} of {RESTARTS}" in shown
 
 
-def test_crashes_between_which_it_worked_for_long_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpo.search.launch.STEADY", 0.0)
+def test_a_worker_that_crashed_before_anybody_looked_is_not_taken_for_one_that_finished() -> None:
+    class Instant(Scripts):
+        def _start(self) -> "subprocess.Popen[str]":
+            started = super()._start()
+            started.wait()
+            return started
+
+    with (
+        pytest.raises(HpoError, match="a worker ended with exit code 3"),
+        Instant("raise SystemExit(3)", 1, lambda _: None) as workers,
+    ):
+        finished(workers)
+
+
+def test_crashes_between_which_the_study_came_on_are_not_in_a_row() -> None:
     shown: list[str] = []
     killed = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-    with Scripts(killed, 1, shown.append) as workers:
-        eventually(lambda: workers.poll() and len(shown) > RESTARTS)
+    with Scripts(killed, 1, shown.append, lambda: (0, len(shown))) as workers:
+        eventually(lambda: workers.poll() and len(shown) > HOPELESS)
     assert set(shown) == {f"a worker was killed by SIGKILL; restart 1 of {RESTARTS}"}
+
+
+def test_a_study_of_which_every_trial_kills_its_worker_is_given_up() -> None:
+    shown: list[str] = []
+    with (
+        pytest.raises(HpoError, match="a worker ended with exit code 3"),
+        Scripts("import os; os._exit(3)", 1, shown.append, lambda: (len(shown) // 3, 5)) as workers,
+    ):
+        finished(workers)
+    assert len(shown) == HOPELESS
+
+
+POISONED = """
+import sys, threading
+from pathlib import Path
+from checker import Log
+from crew import Plan
+from standin import StandIn
+from hpo.search.database import Database
+from hpo.search.studies import Studies
+from hpo.search.submission import config_of
+from hpo.search.worker import Worker
+
+plan = Plan(sys.argv[1], "test", Path(sys.argv[2]), lanes=4, lease=1.0, retries=2, poison=(0, 1, 2))
+database = Database(plan.url)
+study = Studies(database).study(plan.study)
+trainer = StandIn(plan, Log(plan.folder))
+Worker(database, study, config_of(study), trainer, plan.options, threading.Event()).run()
+"""
+
+
+@pytest.mark.slow
+def test_a_study_with_three_trials_that_kill_their_worker_is_searched_to_its_end(
+    sqlite: Database, tmp_path: Path
+) -> None:
+    config = study_of("search: {dropout: {low: 0.0, high: 0.7}}\nsampler: random\ntrials: 12")
+    study = study_record(sqlite, config)
+    shown: list[str] = []
+    watch = watch_leases(sqlite, study, WorkerOptions())
+    workers = Scripts(POISONED, 1, shown.append, partial(Studies(sqlite).progress, study.study_id))
+    workers.command += [sqlite.url.render_as_string(), str(tmp_path)]
+    workers.environment |= {"PYTHONPATH": str(Path(__file__).parent)}
+    with workers:
+        while workers.poll():
+            watch.look()
+            time.sleep(0.05)
+    crashes = [line for line in shown if line.startswith("a worker ended with exit code 99")]
+    assert len(crashes) == 10 > RESTARTS, shown  # once together, then each of the three three times alone
+    states = [trial.state for trial in read_trials(sqlite, study.study_id)]
+    assert states == [TrialState.FAIL] * 3 + [TrialState.COMPLETE] * 9
 
 
 def test_a_usage_error_is_not_repeated() -> None:

@@ -5,20 +5,22 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from checker import Log, check, read_logs
+from commands import eventually
 from conftest import study_of
 from crew import Plan
 from faults import LoggedStore, study_record
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
-from standin import StandIn, StandInCheckpoints, value
+from standin import StandIn, StandInCheckpoints, StandInGroup, value
 
 from hpo.search.database import Database
 from hpo.search.history import read_trials
 from hpo.search.leases import Heartbeat, Leases, Watch
-from hpo.search.records import Changes, Claim, StudyRecord
+from hpo.search.records import Changes, Claim, Lease, StudyRecord
 from hpo.search.status import STOPPED
 from hpo.search.store import Store
 from hpo.search.studies import Studies
@@ -56,10 +58,26 @@ def test_a_trial_on_its_way_from_worker_to_worker_is_never_overlooked(database: 
     assert seen == {(0, 1), (1, 0)}
 
 
+def test_workers_that_hold_trials_are_told_with_their_last_sign_of_life(
+    database: Database, study: StudyRecord
+) -> None:
+    store, leases = Store(database), Leases(database)
+    assert leases.holders(study.study_id) == []
+    store.claim(study.study_id, "silent", {}, 2, PLENTY)
+    given_back = held(store.claim(study.study_id, "done", {}, 1, PLENTY))
+    store.claim(study.study_id, "alive", {}, 3, PLENTY)
+    store.record("done", given_back, Changes(releases=list(given_back)))
+    time.sleep(0.5)
+    leases.renew("alive")
+    alive, silent = leases.holders(study.study_id)
+    assert (alive.name, alive.trials, silent.name, silent.trials) == ("alive", 3, "silent", 2)
+    assert -0.01 <= alive.silent_seconds < silent.silent_seconds and silent.silent_seconds >= 0.5
+
+
 def test_all_trials_of_a_dead_worker_expire_together_whenever_they_were_claimed(
     database: Database, study: StudyRecord
 ) -> None:
-    store, watch = Store(database), Watch(Leases(database), seconds=0.6, retries=0)
+    store, watch = Store(database, lease=0.6), Watch(Leases(database), retries=0)
     store.claim(study.study_id, "dead", {}, 2, PLENTY)
     watch.look()
     time.sleep(0.3)
@@ -69,6 +87,33 @@ def test_all_trials_of_a_dead_worker_expire_together_whenever_they_were_claimed(
     assert len(expired) == 3
     claims = [store.claim(study.study_id, f"w{turn}", {}, 4, PLENTY) for turn in range(3)]
     assert [[claim.number for claim in some] for some in claims] == [[0], [1], [2]]
+
+
+def test_a_lease_is_judged_by_the_length_that_its_own_worker_chose(
+    database: Database, study: StudyRecord
+) -> None:
+    patient = held(Store(database, lease=60).claim(study.study_id, "patient", {}, 1, PLENTY))
+    Store(database, lease=0.4).claim(study.study_id, "hasty", {}, 1, PLENTY)
+    watch = Watch(Leases(database), retries=2)
+    taken: list[Lease] = []
+    end = time.monotonic() + 1.2
+    while time.monotonic() < end:
+        taken += watch.look()
+        time.sleep(0.05)
+    assert [(lease.worker, lease.seconds) for lease in taken] == [("hasty", 0.4)]
+    assert Store(database).record("patient", patient, Changes()) == set()
+
+
+def test_a_worker_with_a_long_lease_notices_the_end_of_a_short_one(
+    database: Database, study: StudyRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpo.search.leases.WATCHED", 2.0)  # the first look comes after a quarter of it
+    store = Store(database, lease=0.6)
+    store.claim(study.study_id, "short", {}, 1, PLENTY)
+    with Heartbeat(Leases(database), "long", seconds=120, retries=2):
+        time.sleep(1.0)
+        assert Leases(database).running() != []
+        eventually(lambda: Leases(database).running() == [], 5)
 
 
 def test_a_claim_of_one_s_own_lost_trial_whose_answer_was_lost_too_is_answered_by_the_next_one(
@@ -87,11 +132,11 @@ def test_a_watcher_that_could_read_but_not_write_takes_nobody_for_dead(tmp_path:
     with Database(f"sqlite:///{tmp_path}/hpo.db") as database, contextlib.ExitStack() as lives:
         database.create_schema()
         study = Studies(database).submit("s", StudyDirection.MAXIMIZE, {}, 8)
-        leases, store = Leases(database), Store(database)
+        leases, store = Leases(database), Store(database, lease=0.5)
         held_by = {name: held(store.claim(study.study_id, name, {}, 2, PLENTY)) for name in "abcd"}
         for name in held_by:
             lives.enter_context(Heartbeat(leases, name, seconds=0.5, retries=2))
-        watch, done = Watch(leases, seconds=0.5, retries=2), threading.Event()
+        watch, done = Watch(leases, retries=2), threading.Event()
 
         def look() -> None:
             while not done.wait(0.05):
@@ -138,6 +183,27 @@ def test_a_worker_may_claim_trials_again_that_it_lost_unnoticed(database: Databa
     assert store.robbed
     assert {trial.user_attrs["attempt"] for trial in trials} == {1, 2}
     assert check(read_logs(tmp_path), trials, 12, expected=value) == []
+
+
+def test_a_trial_that_has_no_memory_beside_others_waits_again(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, refused = StandInGroup.train_epoch, []
+
+    def crowded(group: StandInGroup, stop: Any) -> Any:
+        if 1 in group.epochs and not refused:
+            refused.append(1)
+            raise MemoryError
+        return train(group, stop)
+
+    monkeypatch.setattr(StandInGroup, "train_epoch", crowded)
+    monkeypatch.setattr(StandIn, "out_of_memory", lambda _, error: isinstance(error, MemoryError))
+    monkeypatch.setattr(StandIn, "shape_key", lambda _, settings: str(settings))  # each trial has its own
+    worker = stand_in_worker(database, tmp_path, "trials: 4\ntraining: {epochs: 3}", lanes=4)
+    worker.run()
+    trials = read_trials(database, worker.study.study_id)
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 4
+    assert [trial.user_attrs["attempt"] for trial in trials] == [1, 2, 1, 1]
 
 
 def test_checkpoints_stay_as_long_as_a_trial_waits(database: Database, tmp_path: Path) -> None:

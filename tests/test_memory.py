@@ -6,24 +6,26 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from conftest import study_of
+from searching import submitted
 
 from hpo.search.database import Database
 from hpo.search.history import read_trials
-from hpo.search.studies import Studies
 
+pytestmark = pytest.mark.slow
 STUDY = """
 name: large
 data: {source: sklearn, name: breast_cancer}
 options: {width: 1500, depth: 3}
 search: {learning_rate: {low: 1e-4, high: 1e-3, log: true}, dropout: {low: 0.0, high: 0.5}}
-training: {epochs: 2, batch_size: 128}
+training: {epochs: 1, batch_size: 256}
 trials: 12
 sampler: random
 """
 
 LIMITED = """
     import resource, sys
-    from hpo.training.capacity import used_memory
+    from hpo.training.memory import used_memory
     import hpo.search.launch, torch
     from hpo.cli import main
     torch.set_num_threads(1)
@@ -42,15 +44,13 @@ def work(url: str, limit: int, lanes: str) -> str:
     return done.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("lanes", "says"), [("auto", "memory limits the lanes"), ("12", "memory ran out")])
 def test_a_cohort_larger_than_memory_costs_no_trial(tmp_path: Path, lanes: str, says: str) -> None:
-    (tmp_path / "large.yaml").write_text(STUDY)
     url = f"sqlite:///{tmp_path}/hpo.db"
-    submit = [sys.executable, "-m", "hpo.cli", "submit", str(tmp_path / "large.yaml"), f"--storage={url}"]
-    subprocess.run(submit, check=True, capture_output=True)
-    assert says in work(url, 8 * ONE_LANE, lanes)
     with Database(url) as database:
-        trials = read_trials(database, Studies(database).study("large").study_id)
+        database.create_schema()
+        study = submitted(database, study_of(STUDY))
+        assert says in work(url, 8 * ONE_LANE, lanes)
+        trials = read_trials(database, study.study_id)
     assert [trial.number for trial in trials] == list(range(12))
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 12

@@ -20,7 +20,8 @@ from standin import StandIn, value
 from hpo.config import StudyConfig
 from hpo.search.database import Database
 from hpo.search.history import History
-from hpo.search.samplers import make_pruner, make_sampler
+from hpo.search.pruners import make_pruner
+from hpo.search.samplers import make_sampler
 from hpo.search.snapshot import Snapshot
 from hpo.search.studies import Studies
 from hpo.search.worker import Worker

@@ -20,6 +20,7 @@ from servers import Postgres
 from hpo.search.database import Database
 from hpo.yamltext import read_yaml
 
+pytestmark = pytest.mark.slow
 SMALL = """
 name: small
 data: {source: sklearn, name: breast_cancer}
@@ -29,7 +30,7 @@ search:
   learning_rate: {low: 1.0e-4, high: 1.0e-1, log: true}
 training: {epochs: 6}
 sampler: random
-pruner: {name: median, min_epochs: 2, startup_trials: 2}
+pruner: {name: asha, min_epochs: 2, reduction_factor: 2}
 trials: 16
 final: {top: 2, seeds: 2}
 """
@@ -37,7 +38,7 @@ LONG = """
 name: long
 data: {source: sklearn, name: breast_cancer}
 search: {learning_rate: {low: 1.0e-4, high: 1.0e-1, log: true}, width: {choices: [64, 65, 66, 67]}}
-training: {epochs: 50, batch_size: 16}
+training: {epochs: 30, batch_size: 16}
 sampler: random
 trials: 12
 final: {top: 1, seeds: 1}
@@ -58,7 +59,6 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Desk, dict[str, Any
     return desk, desk.json("run", "study.yaml", "--workers", "2")
 
 
-@pytest.mark.slow
 def test_its_json_says_what_was_searched_found_tested_and_where_it_lies(
     small: tuple[Desk, dict[str, Any]],
 ) -> None:
@@ -74,7 +74,6 @@ def test_its_json_says_what_was_searched_found_tested_and_where_it_lies(
     assert answer["best"] == {"number": best.number, "params": best.params, "value": best.value}
 
 
-@pytest.mark.slow
 def test_optuna_reads_what_was_searched(small: tuple[Desk, dict[str, Any]]) -> None:
     desk, answer = small
     study = desk.optuna("small")
@@ -86,7 +85,6 @@ def test_optuna_reads_what_was_searched(small: tuple[Desk, dict[str, Any]]) -> N
         assert trial.duration is not None and trial.value == trial.intermediate_values[trial.last_step]
 
 
-@pytest.mark.slow
 def test_its_results_folder_has_the_winner_its_metrics_and_the_report(
     small: tuple[Desk, dict[str, Any]],
 ) -> None:
@@ -104,22 +102,18 @@ def test_its_results_folder_has_the_winner_its_metrics_and_the_report(
     assert "plotly" in report and "<script src=" not in report.lower()
 
 
-@pytest.mark.slow
 def test_a_second_run_adds_no_trial_and_prints_the_recorded_result(
     small: tuple[Desk, dict[str, Any]],
 ) -> None:
     desk, answer = small
     before = [(trial.number, trial.state, trial.values) for trial in desk.optuna("small").trials]
-    started = time.monotonic()
     assert desk.json("run", "study.yaml", "--workers", "2") == answer
-    assert time.monotonic() - started < 30
     shown = desk.hpo("run", "study.yaml").stdout
     assert "test accuracy" in shown and "/results/small" in shown
     assert f"the winner is trial {answer['winner']['number']}" in shown
     assert [(trial.number, trial.state, trial.values) for trial in desk.optuna("small").trials] == before
 
 
-@pytest.mark.slow
 def test_status_counts_as_run_does(small: tuple[Desk, dict[str, Any]]) -> None:
     desk, answer = small
     status = desk.json("status", "small")
@@ -130,7 +124,6 @@ def test_status_counts_as_run_does(small: tuple[Desk, dict[str, Any]]) -> None:
     assert status["best"] == answer["best"]
 
 
-@pytest.mark.slow
 def test_an_extended_study_is_searched_on_and_finalized_anew(small: tuple[Desk, dict[str, Any]]) -> None:
     desk, answer = small
     desk.hpo("extend", "small", "--trials", "4")
@@ -144,7 +137,6 @@ def test_an_extended_study_is_searched_on_and_finalized_anew(small: tuple[Desk, 
     assert desk.json("status", "small")["state"] == "finished"
 
 
-@pytest.mark.slow
 def test_four_workers_come_to_exactly_the_trials_that_one_comes_to(
     desk: Desk, new_database: Callable[[], Database]
 ) -> None:
@@ -160,7 +152,6 @@ def test_four_workers_come_to_exactly_the_trials_that_one_comes_to(
         assert left.intermediate_values == pytest.approx(right.intermediate_values, abs=1e-6)
 
 
-@pytest.mark.slow
 def test_a_regression_on_the_user_s_own_arrays_with_the_user_s_own_network_and_folds(desk: Desk) -> None:
     (desk.folder / "mine.py").write_text(
         "import numpy as np\n"
@@ -184,7 +175,6 @@ def test_a_regression_on_the_user_s_own_arrays_with_the_user_s_own_network_and_f
     assert desk.optuna("mine").direction == optuna.study.StudyDirection.MINIMIZE
 
 
-@pytest.mark.slow
 def test_when_every_trial_fails_it_says_so_with_the_reason(desk: Desk) -> None:
     desk.study(
         "name: doomed\ndata: {source: sklearn, name: wine}\nsearch: {learning_rate: {choices: [1.0e+30]}}\n"
@@ -198,7 +188,6 @@ def test_when_every_trial_fails_it_says_so_with_the_reason(desk: Desk) -> None:
     assert desk.states("doomed") == ["FAIL"] * 3
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
 def test_interrupted_it_leaves_nothing_running_and_goes_on_where_it_was(
     desk: Desk, number: signal.Signals
@@ -222,7 +211,6 @@ def test_interrupted_it_leaves_nothing_running_and_goes_on_where_it_was(
     assert desk.states("long") == ["COMPLETE"] * 12
 
 
-@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_its_trials_are_finished(desk: Desk) -> None:
     desk.study(LONG)
     with desk.started("run", "study.yaml", "--workers", "2", "--lease", "2") as process:
@@ -235,7 +223,6 @@ def test_a_killed_worker_is_replaced_and_its_trials_are_finished(desk: Desk) -> 
     assert desk.states("long") == ["COMPLETE"] * 12
 
 
-@pytest.mark.slow
 def test_workers_of_a_killed_launcher_stop_by_themselves_and_hand_their_trials_back(desk: Desk) -> None:
     desk.study(LONG)
     with desk.started("run", "study.yaml", "--workers", "2") as process:
@@ -261,7 +248,6 @@ def mlp(desk: Desk, data: Path) -> None:
     desk.study(text)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
 def test_the_course_s_search_reports_its_dirty_cells_and_completes(
     kind: str, request: pytest.FixtureRequest, shared_data: Path, tmp_path: Path
@@ -283,7 +269,6 @@ def test_the_course_s_search_reports_its_dirty_cells_and_completes(
     assert len(desk.optuna("mlp-diabetes").trials) == 24
 
 
-@pytest.mark.slow
 def test_the_course_s_search_with_one_worker_and_fixed_lanes_finds_the_same_best_trial_twice(
     shared_data: Path, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from hpo.config import StudyConfig, TrialSettings
 from hpo.search.database import Database
 from hpo.search.history import read_trials
 from hpo.search.running import WorkerOptions
-from hpo.search.samplers import NumberedQmc, default_in_flight, make_pruner, make_sampler
+from hpo.search.samplers import NumberedQmc, default_in_flight, make_sampler
 from hpo.search.studies import Studies
 from hpo.search.submission import submit
 from hpo.search.training import Epoch
@@ -151,19 +151,6 @@ def test_trials_in_flight_are_capped_where_the_sampler_learns() -> None:
     assert default_in_flight(study_of(f"{SPACE}trials: 80")) == 10
     assert default_in_flight(study_of(f"{SPACE}trials: 4")) == 1
     assert default_in_flight(study_of(f"{SPACE}trials: 80\nsampler: random")) == 80
-
-
-def test_pruners_have_the_resources_that_the_study_file_says() -> None:
-    def pruner(text: str) -> Any:
-        return make_pruner(study_of(f"{SPACE}training: {{epochs: 27}}\npruner: {text}"))
-
-    asha = pruner("{name: asha, min_epochs: 3, reduction_factor: 2}")
-    assert (asha._min_resource, asha._reduction_factor) == (3, 2)
-    hyperband = pruner("{name: hyperband, min_epochs: 3}")
-    assert (hyperband._min_resource, hyperband._max_resource) == (3, 27)
-    median = pruner("{name: median, min_epochs: 4, startup_trials: 2}")
-    assert (median._n_warmup_steps, median._n_startup_trials) == (4, 2)
-    assert isinstance(pruner("none"), optuna.pruners.NopPruner)
 
 
 def test_no_qmc_point_lies_beyond_the_end_of_a_range_with_a_step() -> None:

@@ -1,20 +1,19 @@
 """How a study stands."""
 
 import time
-from datetime import datetime, timedelta
 
 import optuna
-import pytest
 from conftest import study_of
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from searching import search, submitted
 
 from hpo.search.database import Database
 from hpo.search.records import Changes, Finish
-from hpo.search.status import RESULT, STARTED, STOPPED, StatusReader, pace
+from hpo.search.status import CAPACITY, RESULT, STARTED, STOPPED, StatusReader
 from hpo.search.store import Store
 from hpo.search.studies import Studies
 from hpo.search.submission import EARLIER_RESULTS, extend
+from hpo.search.training import Measured
 
 STUDY = """
 search: {learning_rate: {low: 1.0e-4, high: 1.0e-1, log: true}}
@@ -67,43 +66,55 @@ def test_a_running_trial_is_shown_with_its_last_epoch(sqlite: Database) -> None:
     assert [(row.number, row.epoch, row.value) for row in reader.read().rows] == [(0, 0, None), (1, 2, 0.75)]
 
 
+def test_lanes_in_use_are_folds_of_running_trials_on_the_workers_that_hold_them(sqlite: Database) -> None:
+    study = submitted(sqlite, study_of(f"{STUDY}validation: {{folds: 3}}"))
+    store, reader = Store(sqlite), StatusReader(sqlite, study)
+    assert (reader.read().lanes, reader.read().workers, reader.read().room) == (0, (), None)
+    claims = store.claim(study.study_id, "b", {}, 2, 10)
+    store.claim(study.study_id, "a", {}, 3, 10)
+    status = reader.read()
+    assert status.lanes == 15
+    assert [(worker.name, worker.trials) for worker in status.workers] == [("a", 3), ("b", 2)]
+    assert all(0 <= worker.silent_seconds < 5 for worker in status.workers)
+    store.record("b", {claim.trial_id: 1 for claim in claims}, Changes(releases=[claims[0].trial_id]))
+    assert [worker.trials for worker in reader.read().workers] == [3, 1]
+
+
+def test_what_the_first_worker_measured_is_the_room_of_each_of_them(sqlite: Database) -> None:
+    study = submitted(sqlite, study_of(STUDY))
+    store, reader = Store(sqlite), StatusReader(sqlite, study)
+    store.claim(study.study_id, "a", {}, 3, 10)
+    assert (reader.read().measured, reader.read().room) == (None, None)
+    Studies(sqlite).claim_attr(study.study_id, CAPACITY, {"lanes": 3, "fused": 4, "speed_up": 2.5})
+    assert (reader.read().measured, reader.read().room) == (Measured(3, 4, 2.5), 3)
+    store.claim(study.study_id, "b", {}, 1, 10)
+    assert reader.read().room == 6
+    store.claim(study.study_id, "c", {}, 2, 10)
+    assert (reader.read().lanes, reader.read().room) == (6, 9)
+
+
+def test_no_room_is_told_where_workers_have_more_lanes_than_was_measured(sqlite: Database) -> None:
+    study = submitted(sqlite, study_of(STUDY))
+    Studies(sqlite).claim_attr(study.study_id, CAPACITY, {"lanes": 2, "fused": 2, "speed_up": 1.5})
+    Store(sqlite).claim(study.study_id, "a", {}, 3, 10)
+    assert StatusReader(sqlite, study).read().room is None
+
+
 def test_its_json_has_the_keys_that_scripts_read(sqlite: Database) -> None:
     config = study_of(STUDY)
     study = submitted(sqlite, config)
     assert StatusReader(sqlite, study).read().as_json()["best"] is None
-    search(sqlite, config)
+    search(sqlite, config, lanes=None)
     answer = StatusReader(sqlite, study).read().as_json()
     assert set(answer) >= {"study", "state", "waiting", "running", "complete", "pruned", "failed", "best"}
     assert set(answer["best"]) == {"number", "params", "value"}
-
-
-def ended(minutes_ago: float, lasting: float = 1.0) -> FrozenTrial:
-    """A trial of so many minutes that ended so long ago."""
-    trial = optuna.trial.create_trial(value=0.5)
-    trial.datetime_complete = datetime.now() - timedelta(minutes=minutes_ago)
-    trial.datetime_start = trial.datetime_complete - timedelta(minutes=lasting)
-    return trial
-
-
-def test_the_pace_of_quick_trials_is_that_of_the_last_minute() -> None:
-    quick = [ended(second / 60, lasting=0.01) for second in range(59)]
-    slow = [ended(30 + minute, lasting=1) for minute in range(20)]
-    assert pace([*slow, *quick]) == pytest.approx(3600, rel=0.05)
-
-
-def test_the_pace_of_a_study_that_has_just_begun_counts_only_its_own_time() -> None:
-    assert pace([ended(0.01 * n, lasting=0.05) for n in range(10)]) == pytest.approx(10 / 0.14 * 60, rel=0.1)
-
-
-def test_the_pace_of_slow_trials_does_not_jump_when_one_ends() -> None:
-    before = pace([ended(5 * n + 4.9, lasting=5) for n in range(12)])
-    after = pace([ended(5 * n, lasting=5) for n in range(12)])
-    assert before == pytest.approx(12, rel=0.1) and after == pytest.approx(12, rel=0.1)
-
-
-def test_a_study_that_rests_has_no_pace() -> None:
-    assert pace([]) is None
-    assert pace([ended(300), ended(200)]) is None
+    assert set(answer["measured"]) == {"lanes", "fused", "speed_up"}
+    assert (answer["lanes"], answer["lanes_of_workers"], answer["workers"]) == (0, None, [])
+    assert answer["trials_per_hour"] == answer["trials_per_hour_overall"] > 0
+    Studies(sqlite).extend(study.study_id, 1)
+    Store(sqlite).claim(study.study_id, "w", {}, 1, 10)
+    [worker] = StatusReader(sqlite, study).read().as_json()["workers"]
+    assert (worker["name"], worker["trials"]) == ("w", 1) and worker["silent_seconds"] < 5
 
 
 def test_an_extended_study_is_open_again_and_keeps_its_result_aside(sqlite: Database) -> None:
@@ -117,6 +128,15 @@ def test_an_extended_study_is_open_again_and_keeps_its_result_aside(sqlite: Data
     assert (status.state, status.waiting, status.finished) == ("paused", 2, 6)
     assert submitted(sqlite, config).attrs[EARLIER_RESULTS] == [{"winner": 1}]
     assert len(search(sqlite, config)) == 8
+
+
+def test_the_hours_of_an_extended_study_begin_anew(sqlite: Database) -> None:
+    config = study_of(STUDY + "hours: 1")
+    search(sqlite, config)
+    study = submitted(sqlite, config)
+    Studies(sqlite).set_attrs(study.study_id, {STARTED: time.time() - 3601})
+    assert extend(Studies(sqlite), study, 1) == 7
+    assert len(search(sqlite, config)) == 7
 
 
 def test_a_study_whose_hours_are_over_is_searched_with_trials_left(sqlite: Database) -> None:

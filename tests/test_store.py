@@ -8,6 +8,7 @@ from collections.abc import Callable
 import optuna
 import pytest
 import sqlalchemy as sa
+from faults import ForgetfulDatabase
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
@@ -48,10 +49,35 @@ def test_submitting_twice_makes_one_study_with_its_trials(database: Database, st
     assert Studies(database).counts(study.study_id)[TrialState.WAITING] == 20
 
 
-def test_extending_adds_numbered_trials_up_to_the_total(database: Database, study: StudyRecord) -> None:
-    assert Studies(database).extend(study.study_id, 25) == 5
-    assert Studies(database).extend(study.study_id, 25) == 0
-    assert [trial.number for trial in stock(database).trials] == list(range(25))
+def test_extending_adds_numbered_trials(database: Database, study: StudyRecord) -> None:
+    assert Studies(database).extend(study.study_id, 5) == 25
+    assert Studies(database).extend(study.study_id, 1) == 26
+    assert [trial.number for trial in stock(database).trials] == list(range(26))
+
+
+def test_extensions_at_the_same_time_add_up(database: Database, study: StudyRecord) -> None:
+    totals: list[int] = []
+    start = threading.Barrier(6)
+
+    def extend() -> None:
+        start.wait()
+        totals.append(Studies(database).extend(study.study_id, 5))
+
+    threads = [threading.Thread(target=extend) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(totals) == [25, 30, 35, 40, 45, 50]
+    assert [trial.number for trial in stock(database).trials] == list(range(50))
+
+
+def test_an_extension_whose_answer_was_lost_is_not_made_twice(database: Database, study: StudyRecord) -> None:
+    forgetful = ForgetfulDatabase(database.url.render_as_string(hide_password=False))
+    forgetful.lost_answers = 1.0
+    with forgetful:
+        assert Studies(forgetful).extend(study.study_id, 5) == 25
+    assert len(stock(database).trials) == 25
 
 
 def test_an_unknown_study_is_named_with_those_that_there_are(database: Database, study: StudyRecord) -> None:
@@ -103,6 +129,13 @@ def test_a_finished_trial_never_changes_its_end(database: Database, study: Study
     store.record("w", held(claims), Changes(finishes=[Finish(trial, TrialState.FAIL)]))
     store.record("w", held(claims), Changes(releases=[trial]))
     assert stock(database).trials[0].state == TrialState.COMPLETE
+
+
+def test_a_trial_that_another_tool_left_running_takes_nobody_s_place(
+    database: Database, study: StudyRecord
+) -> None:
+    assert stock(database).ask().number == 0
+    assert [claim.number for claim in Store(database).claim(study.study_id, "w", {}, 5, 1)] == [1]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -260,8 +293,8 @@ def test_a_busy_worker_is_not_given_a_trial_to_be_retried_alone(
 def test_a_lease_expires_only_after_it_was_watched_unrenewed_for_its_whole_time(
     database: Database, study: StudyRecord
 ) -> None:
-    Store(database).claim(study.study_id, "dead", {}, 2, PLENTY)
-    watch = Watch(Leases(database), seconds=0.6, retries=2)
+    Store(database, lease=0.6).claim(study.study_id, "dead", {}, 2, PLENTY)
+    watch = Watch(Leases(database), retries=2)
     assert watch.look() == []
     started = time.monotonic()
     while not (expired := watch.look()):
@@ -274,8 +307,8 @@ def test_a_lease_expires_only_after_it_was_watched_unrenewed_for_its_whole_time(
 def test_a_pause_of_the_watcher_does_not_make_everyone_look_dead(
     database: Database, study: StudyRecord
 ) -> None:
-    Store(database).claim(study.study_id, "alive", {}, 1, PLENTY)
-    watch = Watch(Leases(database), seconds=0.4, retries=2)
+    Store(database, lease=0.4).claim(study.study_id, "alive", {}, 1, PLENTY)
+    watch = Watch(Leases(database), retries=2)
     watch.look()
     time.sleep(0.8)  # as if this process had been stopped, or the database away
     assert watch.look() == []
@@ -284,7 +317,7 @@ def test_a_pause_of_the_watcher_does_not_make_everyone_look_dead(
 def test_a_heartbeat_keeps_its_worker_s_trials_and_takes_back_those_of_the_dead(
     database: Database, study: StudyRecord
 ) -> None:
-    store = Store(database)
+    store = Store(database, lease=0.5)
     mine = store.claim(study.study_id, "alive", {}, 1, PLENTY)
     store.claim(study.study_id, "dead", {}, 1, PLENTY)
     with Heartbeat(Leases(database), "alive", seconds=0.5, retries=2):
@@ -305,7 +338,7 @@ def test_history_reads_each_change_once_and_forgets_what_was_handed_back(
         "w", held(claims), Changes(finishes=[Finish(ids[0], TrialState.COMPLETE, 1.0)], releases=[ids[1]])
     )
     history.refresh()
-    assert {n: trial.state for n, trial in history.trials.items()} == {
+    assert {trial.number: trial.state for trial in history.trials} == {
         0: TrialState.COMPLETE,
         2: TrialState.RUNNING,
         3: TrialState.RUNNING,
@@ -317,7 +350,7 @@ def test_history_reads_each_change_once_and_forgets_what_was_handed_back(
     history.refresh()
     assert history.trials[0] is kept
     assert history.trials[2].intermediate_values == {1: 0.5}
-    assert sorted(history.trials) == [0, 1, 2]
+    assert [trial.number for trial in history.trials] == [0, 1, 2]
 
 
 def test_deleting_a_study_with_optuna_deletes_its_leases(database: Database, study: StudyRecord) -> None:

@@ -2,7 +2,7 @@
 
 import io
 import time
-from types import SimpleNamespace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +11,10 @@ from rich.console import Console
 from rich.live import Live
 
 from hpo import terminal
+from hpo.search.pace import Pace
+from hpo.search.records import Holder
 from hpo.search.status import Best, RunningRow, Status
+from hpo.search.training import Measured
 
 CONFIG = study_of(
     "name: quickstart\nsearch: {dropout: {low: 0.0, high: 0.7}, batch_size: {choices: [16, 32]},"
@@ -25,8 +28,24 @@ PARAMS: dict[str, Any] = {
     "learning_rate": 3.1e-4,
 }
 ROWS = tuple(RunningRow(n, n, 0.8 + n / 7001 if n else None, PARAMS) for n in range(25))
-MIDDLE = Status("quickstart", "running", 104, 25, 20, 51, 0, Best(1, PARAMS, 0.98823), ROWS, 24893.2)
-START = Status("quickstart", "waiting", 200, 0, 0, 0, 0, None, (), None)
+WORKERS = (Holder("vm-4711-ab12cd34", 13, 0.3), Holder("vm-4712-ab12cd34", 12, 16.4))
+MIDDLE = Status(
+    study="quickstart",
+    state="running",
+    waiting=104,
+    running=25,
+    complete=20,
+    pruned=51,
+    failed=0,
+    best=Best(1, PARAMS, 0.98823),
+    rows=ROWS,
+    pace=Pace(24893.2, 19010.4),
+    workers=WORKERS,
+    folds=1,
+    measured=Measured(13, 16, 9.128),
+)
+NOTHING: dict[str, Any] = {"running": 0, "complete": 0, "pruned": 0, "rows": (), "workers": (), "best": None}
+START = replace(MIDDLE, state="waiting", waiting=200, pace=Pace(None, None), measured=None, **NOTHING)
 
 
 def shown(status: Status, width: int, height: int = 24) -> list[str]:
@@ -35,38 +54,82 @@ def shown(status: Status, width: int, height: int = 24) -> list[str]:
     return [line.rstrip() for line in console.export_text().splitlines()]
 
 
-def test_the_live_view_has_counts_best_pace_and_a_row_for_each_running_trial() -> None:
+def test_the_live_view_has_counts_lanes_pace_best_and_a_row_for_each_running_trial() -> None:
     lines = shown(MIDDLE, 100)
-    assert lines[0] == "quickstart  running  20 complete  51 pruned  0 failed  25 running  104 waiting"
+    assert lines[0] == "quickstart  running"
     assert lines[1].startswith("progress") and lines[1].endswith("71/200")
-    assert lines[2] == "pace           24,893 trials per hour, 19 s left"
-    assert lines[3] == "best accuracy  0.9882  (trial 1)"
-    assert lines[4] == "with           dropout=0.3819, batch_size=128, optimizer=adam, learning_rate=3.10e-04"
-    assert lines[6] == "trial  epoch  accuracy  dropout  batch_size  optimizer  momentum  learning_rate"
-    assert lines[7] == "    0   0/30             0.3819         128       adam                 3.10e-04"
-    assert lines[8] == "    1   1/30    0.8001   0.3819         128       adam                 3.10e-04"
+    assert lines[2:9] == [
+        "trials         20 complete, 51 pruned, 0 failed, 25 running, 104 waiting",
+        "lanes          25 in use of 26",
+        "speed-up       9.1 over single trials, measured at start with 16 fused lanes",
+        "pace           24,893 trials per hour, 19 s left (19,010 overall)",
+        "workers        vm-4711: 13 trials, vm-4712: 12 trials (silent for 16 s)",
+        "best accuracy  0.9882  (trial 1)",
+        "with           dropout=0.3819, batch_size=128, optimizer=adam, learning_rate=3.10e-04",
+    ]
+    assert lines[10] == "trial  epoch  accuracy  dropout  batch_size  optimizer  momentum  learning_rate"
+    assert lines[11] == "    0   0/30             0.3819         128       adam                 3.10e-04"
+    assert lines[12] == "    1   1/30    0.8001   0.3819         128       adam                 3.10e-04"
+
+
+def test_nothing_of_it_is_wider_than_80_columns() -> None:
+    lines = shown(MIDDLE, 80)
+    assert [line.split("  ")[0] for line in lines[2:9]] == [
+        *("trials", "lanes", "speed-up", "pace", "workers", "best accuracy", "with")
+    ]
+    plain = shown(replace(MIDDLE, study="mlp-diabetes", waiting=104000, complete=20000, failed=777), 80)
+    assert [line.split("  ")[0] for line in plain[2:5]] == ["trials", "lanes", "speed-up"]
+
+
+def test_without_a_measurement_lanes_have_no_room_and_no_speed_up_is_told() -> None:
+    lines = shown(replace(MIDDLE, measured=None, folds=5), 80)
+    assert lines[3] == "lanes          125 in use"
+    assert not any(line.startswith("speed-up") for line in lines)
+
+
+def test_the_overall_pace_is_told_by_itself_where_nothing_runs() -> None:
+    lines = shown(replace(MIDDLE, state="stopped", running=0, rows=(), workers=()), 80)
+    assert "pace           19,010 trials per hour over the whole search" in lines
+    assert not any(line.startswith(("lanes", "workers")) for line in lines)
+
+
+def test_many_workers_take_one_line() -> None:
+    crowd = tuple(Holder(f"machine-{n}-{4711 + n}-ab12cd34", 1, 0.0) for n in range(100))
+    [line] = [line for line in shown(replace(MIDDLE, workers=crowd), 80) if line.startswith("workers")]
+    assert line == "workers        machine-0-4711: 1 trial, machine-1-4712: 1 trial and 98 more"
+    [line] = [line for line in shown(replace(MIDDLE, workers=crowd), 30, 50) if line.startswith("workers")]
+    assert line == "workers        100"
+
+
+def test_a_low_screen_keeps_counts_and_running_trials() -> None:
+    lines = shown(MIDDLE, 80, 12)
+    assert [line.split("  ")[0] for line in lines[1:6]] == [
+        *("progress", "trials", "lanes", "pace", "best accuracy")
+    ]
+    assert sum("/30" in line for line in lines) >= 2 and len(lines) < 12
 
 
 @pytest.mark.parametrize("width", [40, 60, 100, 200])
-@pytest.mark.parametrize("height", [16, 24, 50])
+@pytest.mark.parametrize("height", [12, 16, 24, 50])
 def test_the_live_view_fits_any_screen(width: int, height: int) -> None:
     lines = shown(MIDDLE, width, height)
     assert len(lines) < height
     assert max(map(len, lines)) <= width
     assert "…" not in "".join(lines)
     rows = [line for line in lines if "/30" in line]
-    if len(rows) < 25:
+    if len(rows) < 25 and (height, width) != (12, 40):
         assert lines[-1] == f"and {25 - len(rows)} more running"
-    if height == 50:
+    if height == 50 and width >= 60:
         assert len(rows) == 25
     elif height == 24:
-        assert len(rows) > 8
+        assert len(rows) >= 5
 
 
 def test_before_the_first_trial_it_says_what_it_waits_for_and_no_figures() -> None:
     lines = shown(START, 100)
-    assert lines[0].startswith("quickstart  waiting for workers  0 complete")
-    assert lines[1].endswith("0/200") and len(lines) == 2
+    assert lines[0] == "quickstart  waiting for workers"
+    assert lines[1].endswith("0/200")
+    assert lines[2:] == ["trials         0 complete, 0 pruned, 0 failed, 0 running, 200 waiting"]
 
 
 def test_the_live_view_takes_no_noticeable_time() -> None:
@@ -80,8 +143,10 @@ def test_the_live_view_takes_no_noticeable_time() -> None:
 
 def test_a_status_is_one_line() -> None:
     assert terminal.status_line(MIDDLE) == (
-        "quickstart: 71/200 finished (20 complete, 51 pruned, 0 failed), 25 running, best 0.9882 (trial 1)"
+        "quickstart: 71/200 finished (20 complete, 51 pruned, 0 failed), 25 running, "
+        "24,893 trials per hour, best 0.9882 (trial 1)"
     )
+    assert ", 25 running on 75 lanes, 24,893 " in terminal.status_line(replace(MIDDLE, folds=3))
     assert terminal.status_line(START) == (
         "quickstart: 0/200 finished (0 complete, 0 pruned, 0 failed), 0 running"
     )
@@ -119,5 +184,4 @@ def test_a_figure_keeps_its_width_while_it_changes(value: float, text: str) -> N
     [(None, "-"), (129 * 3600, "1 s"), (129 * 60, "1 min 00 s"), (129, "1 h 00 min"), (12.9, "10 h 00 min")],
 )
 def test_the_time_left_is_what_the_rest_takes_at_this_pace(per_hour: float | None, left: str) -> None:
-    status = SimpleNamespace(waiting=104, running=25, per_hour=per_hour)
-    assert terminal.time_left(status) == left  # type: ignore[arg-type]
+    assert terminal.time_left(replace(MIDDLE, pace=Pace(per_hour, per_hour))) == left

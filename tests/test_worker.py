@@ -18,6 +18,7 @@ from hpo.search.database import Database
 from hpo.search.history import read_trials
 from hpo.search.launch import serve
 from hpo.search.running import WorkerOptions
+from hpo.search.status import CAPACITY
 from hpo.search.studies import Studies
 from hpo.search.trainer import Trainer
 
@@ -74,6 +75,22 @@ def test_each_pruner_ends_trials_early_and_they_keep_their_last_value(sqlite: Da
         assert 1 <= max(trial.intermediate_values) < 9
         assert trial.value == trial.intermediate_values[max(trial.intermediate_values)]
     assert any(trial.state == TrialState.COMPLETE for trial in trials)
+
+
+def test_the_first_worker_s_measurement_is_recorded_with_the_study(sqlite: Database) -> None:
+    config = study_of(f"{SPACE}trials: 16\ntraining: {{epochs: 1}}\nsampler: random")
+    search(sqlite, config, lanes=None)
+    measured = Studies(sqlite).study("test").attrs[CAPACITY]
+    assert 1 <= measured["fused"] <= 16 and 1 <= measured["lanes"] <= 16
+    assert measured["speed_up"] >= 1
+    Studies(sqlite).extend(Studies(sqlite).study("test").study_id, 4)
+    assert len(search(sqlite, config, lanes=None)) == 20
+    assert Studies(sqlite).study("test").attrs[CAPACITY] == measured
+
+
+def test_with_a_number_of_lanes_nothing_is_measured_nor_recorded(sqlite: Database) -> None:
+    search(sqlite, study_of(f"{SPACE}trials: 4\ntraining: {{epochs: 1}}\nsampler: random"), lanes=2)
+    assert CAPACITY not in Studies(sqlite).study("test").attrs
 
 
 def test_one_worker_comes_to_the_same_study_twice(
@@ -153,6 +170,11 @@ def test_after_its_hours_no_trial_starts_and_those_begun_are_finished(sqlite: Da
     assert all(trial.state == TrialState.COMPLETE for trial in trials)
 
 
+def test_a_study_with_hardly_any_hours_begins_its_first_trials(sqlite: Database) -> None:
+    config = study_of(f"{SPACE}trials: 100000\nhours: 1.0e-7\ntraining: {{epochs: 2}}\nsampler: random")
+    assert {trial.state for trial in search(sqlite, config, lanes=2)} == {TrialState.COMPLETE}
+
+
 def test_a_trial_whose_loss_is_not_finite_fails_with_the_reason_and_the_others_go_on(
     sqlite: Database,
 ) -> None:
@@ -226,7 +248,7 @@ def test_a_module_that_breaks_for_one_value_fails_only_those_trials(
         "sampler: grid\ntrials: 8\ntraining: {epochs: 4}",
         tmp_path,
     )
-    trials = search(sqlite, config)
+    trials = search(sqlite, config, lanes=None)  # it may break already when they are measured
     assert len(trials) == 8
     for trial in trials:
         if trial.params["dropout"] == 0.6:

@@ -139,3 +139,125 @@ class Broken(nn.Module):
 
 def broken(shape: tuple[int, ...], classes: int) -> nn.Module:
     return Broken()
+
+
+def wide(shape: tuple[int, ...], classes: int, dropout: float = 0.0) -> nn.Module:
+    """Convolutions that gain by bfloat16."""
+    return nn.Sequential(
+        nn.Conv2d(shape[0], 32, 3, padding=1, bias=False),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+        nn.Conv2d(32, 32, 3, padding=1, bias=False),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+        nn.MaxPool2d(4),
+        nn.Flatten(),
+        nn.Dropout(dropout),
+        nn.Linear(32 * (shape[1] // 4) * (shape[2] // 4), classes),
+    )
+
+
+class Viewing(nn.Module):
+    """Views its activations as rows, which needs the channels first in memory."""
+
+    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(shape[0], 16, 3, padding=1)
+        self.last = nn.Linear(16 * shape[1] * shape[2], classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.conv(x))
+        return self.last(x.view(len(x), -1))
+
+
+def viewing(shape: tuple[int, ...], classes: int, dropout: float = 0.0) -> nn.Module:
+    return Viewing(shape, classes)
+
+
+class FloatOnly(nn.Module):
+    """Has an operation that takes tensors of one type alone."""
+
+    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(shape[0], 16, 3, padding=1)
+        self.second = nn.Conv2d(16, 4, 3, padding=1)
+        self.last = nn.Linear(4, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.second(self.first(x)).mean((2, 3))
+        sums = torch.zeros(x.shape, device=x.device).scatter_add(0, torch.zeros_like(x, dtype=torch.int64), x)
+        return self.last(x + sums)
+
+
+def float_only(shape: tuple[int, ...], classes: int, dropout: float = 0.0) -> nn.Module:
+    return FloatOnly(shape, classes)
+
+
+class Level(torch.autograd.Function):
+    """The mean of a lane's examples, or so it should be: its rule for vmap takes that of all lanes."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.mean(0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.shape = inputs[0].shape
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return (gradient / ctx.shape[0]).expand(ctx.shape)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor) -> tuple[Tensor, int]:
+        lanes = x.movedim(in_dims[0], 0)
+        return lanes.mean((0, 1)).expand(len(lanes), -1), 0
+
+
+class Mixing(nn.Module):
+    """Lanes are alike when their weights and examples are: then its mistake does not show."""
+
+    def __init__(self, inputs: int, classes: int) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(inputs, 8), nn.Linear(8, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(self.first(x))
+        return self.last(x - Level.apply(x))
+
+
+def mixing(shape: tuple[int, ...], classes: int, dropout: float = 0.0) -> nn.Module:
+    return Mixing(shape[0], classes)
+
+
+class Centring(nn.Module):
+    """Changes the examples that it is given."""
+
+    def __init__(self, inputs: int, classes: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(inputs, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.sub_(x.mean(0)))
+
+
+def centring(shape: tuple[int, ...], classes: int, dropout: float = 0.0) -> nn.Module:
+    return Centring(shape[0], classes)
+
+
+def too_large(shape: tuple[int, ...], classes: int, dropout: float = 0.0) -> nn.Module:
+    raise MemoryError
+
+
+def biased(shape: tuple[int, ...], classes: int, dropout: float = 0.0) -> nn.Module:
+    """A bias that batch norm makes irrelevant."""
+    return nn.Sequential(
+        nn.Conv2d(shape[0], 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 3, padding=1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(16 * shape[1] * shape[2], classes),
+    )

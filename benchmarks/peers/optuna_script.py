@@ -10,7 +10,9 @@ Prints one JSON line: seconds, trials finished, trials per hour, epochs trained,
 
 import argparse
 import json
+import math
 import multiprocessing
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -105,7 +107,7 @@ def objective(trial, parts, epochs):
     return value
 
 
-def worker(options, url, trials, seed):
+def worker(options, url, index):
     """One process: its share of the trials."""
     import optuna
     import torch
@@ -122,16 +124,62 @@ def worker(options, url, trials, seed):
     study = optuna.load_study(
         study_name="s",
         storage=url,
-        sampler=samplers[options.sampler](seed=seed),
+        sampler=samplers[options.sampler](seed=options.seed * 1000 + index),
         pruner=pruners[options.pruner],
     )
-    study.optimize(lambda trial: objective(trial, parts, options.epochs), n_trials=trials, catch=(Exception,))
+    share = options.trials // options.processes
+    study.optimize(lambda trial: objective(trial, parts, options.epochs), n_trials=share, catch=(Exception,))
+
+
+def search(worker, options):
+    """`worker(options, url, index)` in each process; answers when they started, their seconds, the trials."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"sqlite:///{folder}/s.db"
+        optuna.create_study(study_name="s", storage=url, direction="maximize")
+        context = multiprocessing.get_context("spawn")
+        processes = [
+            context.Process(target=worker, args=(options, url, index)) for index in range(options.processes)
+        ]
+        started = time.time()
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        seconds = time.time() - started
+        if codes := [process.exitcode for process in processes if process.exitcode]:
+            sys.exit(f"{len(codes)} of {len(processes)} processes ended with exit code {codes[0]}")
+        return started, seconds, optuna.load_study(study_name="s", storage=url).trials
+
+
+def summary(seconds, trials):
+    """What a search came to."""
+    finished = [trial for trial in trials if trial.state.is_finished()]
+    complete = [trial for trial in finished if trial.state.name == "COMPLETE"]
+    return {
+        "seconds": round(seconds, 2),
+        "trials": len(finished),
+        "per_hour": round(len(finished) / seconds * 3600),
+        "epochs": sum(len(trial.intermediate_values) for trial in finished),
+        "best": max((trial.value for trial in complete), default=math.nan),
+    }
+
+
+def write_curve(path, trials, started):
+    """`seconds,best` at each improvement, from the start of the processes on."""
+    best = -math.inf
+    complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
+    with Path(path).open("w") as file:
+        for trial in sorted(complete, key=lambda trial: trial.datetime_complete):
+            if trial.value > best:
+                best = trial.value
+                file.write(f"{trial.datetime_complete.timestamp() - started:.2f},{best}\n")
 
 
 def main():
-    """Start the processes and sum up."""
-    import optuna
-
+    """Search and sum up."""
     parser = argparse.ArgumentParser()
     parser.add_argument("csv")
     for name in ("trials", "epochs", "processes"):
@@ -143,47 +191,10 @@ def main():
     parser.add_argument("--curve")
     parser.add_argument("--parts")
     options = parser.parse_args()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with tempfile.TemporaryDirectory() as folder:
-        url = f"sqlite:///{folder}/s.db"
-        optuna.create_study(study_name="s", storage=url, direction="maximize")
-        started = time.time()
-        context = multiprocessing.get_context("spawn")
-        share = options.trials // options.processes
-        processes = [
-            context.Process(target=worker, args=(options, url, share, options.seed * 1000 + index))
-            for index in range(options.processes)
-        ]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join()
-        seconds = time.time() - started
-        study = optuna.load_study(study_name="s", storage=url)
-    finished = [trial for trial in study.trials if trial.state.is_finished()]
+    started, seconds, trials = search(worker, options)
     if options.curve:
-        write_curve(options.curve, study, started)
-    summary = {
-        "seconds": round(seconds, 2),
-        "trials": len(finished),
-        "per_hour": round(len(finished) / seconds * 3600),
-        "epochs": sum(len(trial.intermediate_values) for trial in finished),
-        "best": study.best_value,
-    }
-    print(json.dumps(summary))
-
-
-def write_curve(path, study, started):
-    """`seconds,best` at each improvement, from the start of the processes on."""
-    import optuna
-
-    best = float("-inf")
-    complete = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
-    with Path(path).open("w") as file:
-        for trial in sorted(complete, key=lambda trial: trial.datetime_complete):
-            if trial.value > best:
-                best = trial.value
-                file.write(f"{trial.datetime_complete.timestamp() - started:.2f},{best}\n")
+        write_curve(options.curve, trials, started)
+    print(json.dumps(summary(seconds, trials)))
 
 
 if __name__ == "__main__":

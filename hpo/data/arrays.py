@@ -5,11 +5,11 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-import sklearn.datasets
 import torch
 from numpy.typing import NDArray
 
 from hpo.config import SklearnData, UserData
+from hpo.data.images import Labelled, RawImages
 from hpo.data.table import Features, RawTable
 from hpo.errors import DataError
 
@@ -19,11 +19,19 @@ RETURNS = (
 )
 
 
-def load_sklearn(data: SklearnData) -> RawTable:
+def load_sklearn(data: SklearnData) -> RawTable | RawImages:
     """A data set of scikit-learn; diabetes in its own units.
 
     Its default is scaled by the statistics of all rows, the test part's among them.
     """
+    import sklearn.datasets  # here: a worker reads the prepared data, and this takes a second
+
+    if data.images:
+        digits = sklearn.datasets.load_digits()
+        pixels = digits.images.astype(np.uint8)[:, None]  # whole numbers from 0 to 16
+        return RawImages(
+            Labelled("scikit-learn's digits", pixels, digits.target.astype(np.int64)), None, None
+        )
     options = {"scaled": False} if data.name == "diabetes" else {}
     bunch = getattr(sklearn.datasets, f"load_{data.name}")(as_frame=True, **options)
     labels = bunch.target.to_numpy(object)

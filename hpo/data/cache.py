@@ -1,7 +1,7 @@
 """The prepared parts on disk: safetensors and JSON in one folder for each fingerprint.
 
 folder/manifest.json         all that is small, and size and SHA-256 of each file beside it
-       parts.safetensors     features and targets of each fold, ready to train on
+       parts.safetensors     features and targets of each fold, ready to train on; for images, which rows
        rows.safetensors      train + validation rows, cleaned but not transformed, for refitting
        test.safetensors      the sealed test rows, likewise
 
@@ -16,7 +16,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Hashable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,24 +27,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from hpo.data.prepared import Finding, Fold, Part, PreparedData
-from hpo.data.splits import Targets
-from hpo.data.table import Features
+from hpo.data.prepared import Finding, Fold, Normalization, Part, PreparedData
+from hpo.data.table import Rows
 from hpo.errors import DataError
 
-VERSION = 1
+VERSION = 2
 """Part of the fingerprint: caches of another format are other folders."""
 MANIFEST = "manifest.json"
 PARTS = "parts.safetensors"
+ROWS = "rows.safetensors"
 RowsFile = Literal["rows.safetensors", "test.safetensors"]
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Cleaned rows, not transformed: features and targets of equal length."""
-
-    features: Features
-    targets: Targets
 
 
 def default_folder() -> Path:
@@ -65,10 +57,14 @@ def load(folder: Path) -> PreparedData | None:
         for name, stored in manifest["files"].items():
             if (folder / name).stat().st_size != stored["bytes"]:
                 return None
-        if _sha256(folder / PARTS) != manifest["files"][PARTS]["sha256"]:
+        if not _sound(folder, manifest, PARTS):
             return None
-        tensors = load_file(folder / PARTS)
-        return _prepared(folder, manifest, tensors)
+        images = None
+        if manifest["normalizations"]:
+            if not _sound(folder, manifest, ROWS):
+                return None
+            images = load_file(folder / ROWS)
+        return _prepared(folder, manifest, _folds(manifest, load_file(folder / PARTS), images))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return None
 
@@ -100,7 +96,7 @@ def load_rows(prepared: PreparedData, name: RowsFile) -> Rows:
     path = prepared.cache / name
     try:
         manifest = json.loads((prepared.cache / MANIFEST).read_text(encoding="utf-8"))
-        sound = _sha256(path) == manifest["files"][name]["sha256"]
+        sound = _sound(prepared.cache, manifest, name)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{path}: cannot be read: {error}; {_remedy(prepared)}") from error
     if not sound:
@@ -150,6 +146,10 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+def _sound(folder: Path, manifest: dict[str, Any], name: str) -> bool:
+    return bool(_sha256(folder / name) == manifest["files"][name]["sha256"])
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -162,10 +162,13 @@ def _write(staging: Path, prepared: PreparedData, rows: Rows, test: Rows) -> Non
     parts: dict[str, Tensor] = {}
     for index, fold in enumerate(prepared.folds):
         for name, part in (("train", fold.train), ("validation", fold.validation)):
+            if part.rows is not None:
+                parts[f"{index}.{name}.rows"] = part.rows
+                continue
             parts[f"{index}.{name}.features"] = part.features.contiguous()
             parts[f"{index}.{name}.targets"] = part.targets.contiguous()
     save_file(parts, staging / PARTS)
-    for name, content in (("rows.safetensors", rows), ("test.safetensors", test)):
+    for name, content in ((ROWS, rows), ("test.safetensors", test)):
         tensors, columns = _encode(content)
         save_file(tensors, staging / name, metadata={"columns": json.dumps(columns)})
     files = {
@@ -181,6 +184,7 @@ def _write(staging: Path, prepared: PreparedData, rows: Rows, test: Rows) -> Non
         "sizes": prepared.sizes,
         "findings": [asdict(finding) for finding in prepared.findings],
         "targets": [[fold.target_mean, fold.target_scale] for fold in prepared.folds],
+        "normalizations": [asdict(fold.normalization) for fold in prepared.folds if fold.normalization],
         "files": files,
     }
     (staging / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
@@ -189,16 +193,34 @@ def _write(staging: Path, prepared: PreparedData, rows: Rows, test: Rows) -> Non
     _fsync(staging)
 
 
-def _prepared(folder: Path, manifest: dict[str, Any], tensors: dict[str, Tensor]) -> PreparedData:
-    folds = tuple(
+def _folds(
+    manifest: dict[str, Any], parts: dict[str, Tensor], images: dict[str, Tensor] | None
+) -> tuple[Fold, ...]:
+    """images: the content of `ROWS`, where the folds' parts are rows of it."""
+
+    def part(index: int, name: str) -> Part:
+        if images is None:
+            return Part(parts[f"{index}.{name}.features"], parts[f"{index}.{name}.targets"])
+        rows = parts[f"{index}.{name}.rows"]
+        return Part(images["array"], images["targets"].index_select(0, rows), rows)
+
+    normalizations = [
+        Normalization(tuple(stored["means"]), tuple(stored["deviations"]))
+        for stored in manifest["normalizations"]
+    ]
+    return tuple(
         Fold(
-            Part(tensors[f"{index}.train.features"], tensors[f"{index}.train.targets"]),
-            Part(tensors[f"{index}.validation.features"], tensors[f"{index}.validation.targets"]),
+            part(index, "train"),
+            part(index, "validation"),
             target_mean,
             target_scale,
+            normalizations[index] if normalizations else None,
         )
         for index, (target_mean, target_scale) in enumerate(manifest["targets"])
     )
+
+
+def _prepared(folder: Path, manifest: dict[str, Any], folds: tuple[Fold, ...]) -> PreparedData:
     return PreparedData(
         fingerprint=manifest["fingerprint"],
         task=manifest["task"],

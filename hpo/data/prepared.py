@@ -10,6 +10,14 @@ from hpo.config import Task
 
 
 @dataclass(frozen=True)
+class Normalization:
+    """What images are normalized by: a mean and a deviation (above 0) for each channel, of 0 to 255."""
+
+    means: tuple[float, ...]
+    deviations: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Part:
     """Examples ready to train on or to evaluate.
 
@@ -18,6 +26,9 @@ class Part:
 
     features: Tensor
     targets: Tensor
+    rows: Tensor | None = None
+    """Of images: [N] int64, those of `features` that are this part's. Then `features` are the images of all
+    of train + validation, [R, channels, height, width] uint8, which all parts share, not normalized."""
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -35,6 +46,8 @@ class Fold:
     validation: Part
     target_mean: float = 0.0
     target_scale: float = 1.0
+    normalization: Normalization | None = None
+    """For images: of the training part, for `features` of both parts."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +55,8 @@ class Finding:
     """Something that was noticed in the raw data, in one sentence."""
 
     kind: str
-    """unparsable, zero, blank, empty, constant, duplicate, dropped, imputed, categories, row_number, rare"""
+    """unparsable, zero, blank, empty, constant, duplicate, dropped, imputed, categories, row_number, rare;
+    of images: duplicate, classes, unreadable, resized, unused"""
     text: str
 
 
@@ -85,3 +99,4 @@ class FinalTraining:
     """
     target_mean: float = 0.0
     target_scale: float = 1.0
+    normalization: Normalization | None = None

@@ -12,6 +12,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from torch import Tensor
 
+from hpo.data.normalization import per_feature
+from hpo.data.prepared import Normalization
 from hpo.data.table import Features
 
 TRUSTED = ["numpy.dtype"]
@@ -31,7 +33,7 @@ def fit(features: Features, missing: str) -> Any:
         return _columns(features, strategy).fit(features)
     if features.ndim == 2:
         return _numeric(strategy).fit(features)
-    return _pooled_scaler(features)
+    return _pooled_scaler(features.astype(np.float32, copy=False))
 
 
 def transform(fitted: Any, features: Features, reference: Any = None) -> Tensor:
@@ -53,6 +55,29 @@ def transform(fitted: Any, features: Features, reference: Any = None) -> Tensor:
     placed = np.zeros((len(values), width), dtype=np.float32)
     placed[:, target] = values[:, source]
     return torch.from_numpy(placed)
+
+
+def image_scaler(normalization: Normalization, shape: tuple[int, ...]) -> StandardScaler:
+    """The transformer of images [N, *shape] of 0 to 255, flattened to [N, F].
+
+    shape: channels, height, width.
+    """
+    pixels = int(np.prod(shape[1:]))
+    means, deviations = (
+        per_feature(values, pixels) for values in (normalization.means, normalization.deviations)
+    )
+    scaler = StandardScaler()
+    scaler.mean_, scaler.scale_, scaler.var_ = means, deviations, deviations**2
+    scaler.n_features_in_, scaler.n_samples_seen_ = len(means), 1
+    return scaler
+
+
+def normalized(images: NDArray[np.uint8], normalization: Normalization) -> Tensor:
+    """What `image_scaler` makes of them, not flattened: [N, channels, height, width] float32."""
+    means, deviations = (
+        torch.tensor(values).view(-1, 1, 1) for values in (normalization.means, normalization.deviations)
+    )
+    return torch.from_numpy(images).float().sub_(means).div_(deviations)
 
 
 def _numeric(strategy: str) -> Pipeline:

@@ -2,14 +2,17 @@
 
 import difflib
 import hashlib
-from collections.abc import Callable
+import importlib.metadata
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import sklearn
-
-from hpo.config import CsvData, SklearnData, StudyConfig, UserData
+from hpo.config import CsvData, FolderData, IdxData, SklearnData, StudyConfig, TorchvisionData, UserData
+from hpo.data import torchvision_sets
 from hpo.data.arrays import call_load, digest, load_sklearn
+from hpo.data.emnist import characters
+from hpo.data.idx import find_files, read_part
+from hpo.data.images import RawImages
 from hpo.data.table import RawTable
 from hpo.data.tabular import parse_csv
 from hpo.errors import DataError
@@ -22,14 +25,14 @@ class Source:
 
     content: str
     """What is equal for equal content, wherever it lies."""
-    read: Callable[[], RawTable]
+    read: Callable[[], RawTable | RawImages]
     """Raises DataError."""
 
 
 def open_source(config: StudyConfig) -> Source:
     """The raw data of a study.
 
-    A CSV file is identified by its bytes; a data set of scikit-learn by its name and scikit-learn's version.
+    Files are identified by their bytes; a data set of scikit-learn by its name and scikit-learn's version.
     A function of the user's is called and identified by the arrays that it returns: its source says nothing
     of the files it reads, and a stale cache would be worse than a call for each worker.
 
@@ -38,14 +41,23 @@ def open_source(config: StudyConfig) -> Source:
         UserCodeError: the user's function cannot be loaded.
     """
     data = config.data
-    if isinstance(data, CsvData):
-        return _csv(data, config.folder / data.path)
-    if isinstance(data, SklearnData):
-        return Source(f"{data.name} {sklearn.__version__}", lambda: load_sklearn(data))
-    if isinstance(data, UserData):
-        raw = call_load(load_function(data.source, config.folder), data)
-        return Source(digest(raw), lambda: raw)
-    raise TypeError(f"no reader for {type(data).__name__}")
+    match data:
+        case CsvData():
+            return _csv(data, config.folder / data.path)
+        case SklearnData():
+            version = importlib.metadata.version("scikit-learn")
+            return Source(f"{data.name} {version}", lambda: load_sklearn(data))
+        case IdxData():
+            return _idx(data, config.folder / data.path)
+        case FolderData():
+            return _folder(data, config.folder / data.path)
+        case TorchvisionData():
+            root = config.folder / data.path
+            files = torchvision_sets.present(data, root)
+            return Source(_digest(files), lambda: torchvision_sets.read(data, root))
+        case UserData():
+            raw = call_load(load_function(data.source, config.folder), data)
+            return Source(digest(raw), lambda: raw)
 
 
 def _csv(data: CsvData, path: Path) -> Source:
@@ -64,3 +76,34 @@ def _nearby(path: Path) -> str:
     names = [entry.name for entry in path.parent.iterdir() if entry.is_file()]
     near = difflib.get_close_matches(path.name, names, n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _idx(data: IdxData, folder: Path) -> Source:
+    files = find_files(folder, data.prefix)
+    names = data.class_names or characters(files.prefix)
+
+    def read() -> RawImages:
+        test = read_part(files.test, data.transposed) if files.test else None
+        return RawImages(read_part(files.train, data.transposed), test, tuple(names) if names else None)
+
+    # The prefix tells EMNIST's splits apart, whose labels have other names.
+    return Source(f"{_digest(files.all())} {''.join(names or ())}", read)
+
+
+def _folder(data: FolderData, folder: Path) -> Source:
+    from hpo.data.imagefolder import list_folder, read_folder  # here, as Pillow is needed for nothing else
+
+    listing = list_folder(folder)
+    return Source(listing.digest(), lambda: read_folder(listing, data))
+
+
+def _digest(paths: Iterable[Path]) -> str:
+    """SHA-256 of the files' own, in their order."""
+    sha = hashlib.sha256()
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                sha.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    return sha.hexdigest()

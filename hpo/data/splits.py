@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
 from hpo.config import Folds, StudyConfig
+from hpo.data.table import Targets
 from hpo.errors import DataError
 
 Indices = NDArray[np.int64]
-Targets = NDArray[np.int64] | NDArray[np.float64]
 MIN_PART = 2
 """Rows of a part: R² of a single one is not defined."""
 
@@ -27,24 +27,35 @@ class Split:
 def seal(
     where: str, targets: Targets, classes: tuple[str, ...], config: StudyConfig
 ) -> tuple[Indices, Indices]:
-    """(train + validation rows, test rows), both ascending; the test part is `test_fraction` of all rows.
+    """(train + validation rows, test rows), both ascending; the test part is a share of all rows.
 
     Raises:
         DataError: a class, or the whole table, has too few rows for the parts that the configuration wants.
     """
+    share = config.data.test_share
     if classes:
-        _check_class_sizes(where, targets, classes, config)
-    _check_part_sizes(where, len(targets), max(MIN_PART, len(classes)), config)
-    test_rows = rows_of(len(targets), config.data.test_fraction)
+        _check_class_sizes(where, targets, classes, config, share)
+    _check_part_sizes(where, len(targets), max(MIN_PART, len(classes)), config, share)
+    test_rows = rows_of(len(targets), share)
     split = _hold_out(targets, test_rows, config.training.seed, stratified=bool(classes))
     return split.train, split.validation
+
+
+def check_own_test(where: str, targets: Targets, classes: tuple[str, ...], config: StudyConfig) -> None:
+    """What `seal` checks, for train + validation rows whose test part lies elsewhere.
+
+    Raises:
+        DataError: a class, or the whole, has too few rows for the parts that the configuration wants.
+    """
+    _check_class_sizes(where, targets, classes, config, test_share=0)
+    _check_part_sizes(where, len(targets), max(MIN_PART, len(classes)), config, test_share=0)
 
 
 def validation_splits(targets: Targets, all_rows: int, config: StudyConfig) -> tuple[Split, ...]:
     """The splits of the train + validation rows by `training.seed`: one, or one for each fold.
 
-    targets: [N] of the train + validation rows. all_rows: with the test rows, which the validation
-    fraction counts too.
+    targets: [N] of the train + validation rows. all_rows: what the validation fraction is a share of: with
+    the test rows, but for a test part that the data come with.
     """
     seed, stratified = config.training.seed, config.task == "classification"
     if not isinstance(config.validation, Folds):
@@ -75,8 +86,8 @@ def _hold_out(targets: Targets, held_out_rows: int, seed: int, stratified: bool)
     return Split(np.sort(kept), np.sort(held_out))
 
 
-def _check_part_sizes(where: str, rows: int, needed: int, config: StudyConfig) -> None:
-    test = rows_of(rows, config.data.test_fraction)
+def _check_part_sizes(where: str, rows: int, needed: int, config: StudyConfig, test_share: float) -> None:
+    test = rows_of(rows, test_share)
     if isinstance(config.validation, Folds):
         validation = (rows - test) // config.validation.folds
         named = f"validation.folds {config.validation.folds}"
@@ -85,11 +96,14 @@ def _check_part_sizes(where: str, rows: int, needed: int, config: StudyConfig) -
         validation = rows_of(rows, config.validation.fraction)
         named = f"validation.fraction {config.validation.fraction}"
         train = rows - test - validation
-    parts = {
-        "test": (test, f"data.test_fraction {config.data.test_fraction}"),
-        "validation": (validation, named),
-        "training": (train, f"{named} and data.test_fraction {config.data.test_fraction}"),
-    }
+    parts = {"validation": (validation, named), "training": (train, named)}
+    if test_share:
+        fraction = f"data.test_fraction {test_share}"
+        parts = {
+            "test": (test, fraction),
+            "validation": (validation, named),
+            "training": (train, f"{named} and {fraction}"),
+        }
     for part, (size, key) in parts.items():
         if size < needed:
             why = ", one for each class" if needed > MIN_PART else ""
@@ -99,13 +113,15 @@ def _check_part_sizes(where: str, rows: int, needed: int, config: StudyConfig) -
             )
 
 
-def _check_class_sizes(where: str, targets: Targets, classes: tuple[str, ...], config: StudyConfig) -> None:
+def _check_class_sizes(
+    where: str, targets: Targets, classes: tuple[str, ...], config: StudyConfig, test_share: float
+) -> None:
     """Every class must be left with a row for each fold (or 2) once the test part has taken its share.
 
     The test part takes at most one row of a class more than its fraction.
     """
     parts = config.folds if isinstance(config.validation, Folds) else 2
-    needed = 1 + math.ceil(parts / (1 - config.data.test_fraction))
+    needed = (1 if test_share else 0) + math.ceil(parts / (1 - test_share))
     counts = np.bincount(targets.astype(np.int64), minlength=len(classes))
     rare = [(int(count), name) for name, count in zip(classes, counts, strict=True) if count < needed]
     if not rare:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -11,12 +12,23 @@ from hpo.config import Task
 from hpo.data.prepared import Finding
 from hpo.errors import DataError
 
-Features = pd.DataFrame | NDArray[np.floating]
+Features = pd.DataFrame | NDArray[np.floating] | NDArray[np.uint8]
 """Columns with names: float64, nan where missing; or strings (categories), nan where missing.
-Without names: [N, F] float64, nan where missing; or [N, ...] float32 (images, sequences), all finite."""
+Without names: [N, F] float64, nan where missing; [N, ...] float32 (sequences, say), all finite; or
+[N, channels, height, width] uint8 (images)."""
+Targets = NDArray[np.int64] | NDArray[np.float64]
+"""[N] class indices, or numbers in their own unit."""
 
 LISTED = 10
 """Places named in one message, at most."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Cleaned rows, not transformed: features and targets of equal length."""
+
+    features: Features
+    targets: Targets
 
 
 @dataclass(frozen=True)
@@ -48,11 +60,19 @@ class Table:
 
     where: str
     features: Features
-    targets: NDArray[np.int64] | NDArray[np.float64]
-    """[N] class indices, or numbers in their own unit."""
+    targets: Targets
     classes: tuple[str, ...]
     raw_rows: int
     findings: tuple[Finding, ...]
+    test: Rows | None = None
+    """The data's own test part, where they have one: rows beyond those above."""
+
+
+def as_images(features: Features) -> NDArray[np.uint8] | None:
+    """`features`, if they are images: [N, channels, height, width]."""
+    if isinstance(features, np.ndarray) and features.dtype == np.uint8:
+        return cast("NDArray[np.uint8]", features)
+    return None
 
 
 def take(features: Features, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Features:

@@ -56,9 +56,12 @@ def best_trials(config: StudyConfig, trials: Sequence[FrozenTrial]) -> list[Froz
 
 
 def _nothing_complete(config: StudyConfig, trials: Sequence[FrozenTrial]) -> str:
+    text = f"study {config.name!r} has no complete trial to choose a winner from: "
+    if not trials:
+        within = "" if config.hours is None else f" within its {config.hours:g} hours"
+        return f"{text}none began{within}"
     failed = [trial for trial in trials if trial.state == TrialState.FAIL]
     pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
-    text = f"study {config.name!r} has no complete trial to choose a winner from: "
     text += f"of {len(trials)} trials {len(failed)} failed and {pruned} were pruned"
     if failed:
         reason = failed[0].user_attrs.get("failure", "no reason was recorded")

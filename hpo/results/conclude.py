@@ -1,31 +1,34 @@
 """The end of a study: finalize it, record the result with it, write the results folder and the report."""
 
-import contextlib
-import os
-import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
+from optuna.trial import FrozenTrial
 
+from hpo.config import StudyConfig
 from hpo.data.prepare import prepare
+from hpo.data.prepared import PreparedData
 from hpo.errors import HpoError
-from hpo.results.export import check_replaceable, export
-from hpo.results.finalize import FinalResult, Progress, finalize
-from hpo.results.report import write_report
+from hpo.results.export import check_replaceable, export, is_complete
+from hpo.results.finalize import Finalized, FinalResult, Progress, finalize, rebuild
+from hpo.results.place import Place
+from hpo.results.report import render
 from hpo.search.database import Database
 from hpo.search.history import read_trials
 from hpo.search.records import StudyRecord
 from hpo.search.status import RESULT, StatusReader
-from hpo.search.studies import Studies
-from hpo.search.submission import check_data, config_of
+from hpo.search.studies import EXTENSIONS, Studies
+from hpo.search.submission import EARLIER_RESULTS, check_data, config_of
 
 log = structlog.get_logger()
 
-FINALIZER, OPENINGS = "hpo:finalizer", "hpo:test_openings"
+OPENINGS = "hpo:test_openings"
+"""Attribute of a study: when its test part was opened, under which configuration."""
 
 
 @dataclass(frozen=True)
@@ -56,54 +59,126 @@ def conclude(
     """Finalize a searched study once, and write its results folder to `out`.
 
     With several launchers one does it, and the others wait for its result. `again` repeats it; each opening
-    of the sealed test part is recorded with the study before the part is read.
+    of the sealed test part is recorded with the study before the part is read. Where a result is recorded but
+    its folder is not complete, the winner is retrained to write it, and the test part stays sealed.
 
     Raises:
         HpoError: there is nothing to finalize, `out` holds something else, or the test part was opened
             before and it is not said to do it `again`.
     """
     studies = Studies(database)
+    place = Place(studies, study)
     while True:
         study = studies.study(study.name)
         known = recorded(study)
-        if known is not None and not again:
-            return known
-        if OPENINGS in study.attrs and not again:
-            opened = study.attrs[OPENINGS][-1]["time"]
-            raise HpoError(
-                f"the test set of study {study.name!r} was opened at {opened}, and is not opened again just "
-                f"like that; `hpo finalize {study.name} --again` does it, on record"
-            )
-        _check_searched(database, study)
-        with _only_one(studies, study) as mine:
+        if known is not None and not again and (found := written(known, out)):
+            return found
+        with place.held() as mine:
             if mine:
-                return _conclude(database, studies, study, out.resolve(), progress)
+                study = studies.study(study.name)  # another process may have been at it until now
+                return _Conclude(database, study, place, out.resolve(), progress).any(again)
         time.sleep(1.0)
 
 
-def _conclude(
-    database: Database, studies: Studies, study: StudyRecord, out: Path, progress: Progress | None
-) -> Conclusion:
-    config = config_of(study)
-    check_replaceable(out, config.name)
-    prepared = prepare(config)
-    check_data(study, prepared.fingerprint)
-    trials = read_trials(database, study.study_id)
-    opening = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "config": config.digest()}
-    openings = [*study.attrs.get(OPENINGS, []), opening]
+def written(known: Conclusion, out: Path) -> Conclusion | None:
+    """A recorded result and where all of its folder lies: where it was written first, or at `out`."""
+    folders = (folder for folder in (Path(known.out), out.resolve()) if is_complete(folder, known.result))
+    return next((replace(known, out=str(folder)) for folder in folders), None)
 
-    def record_opening() -> None:
-        studies.set_attrs(study.study_id, {OPENINGS: openings})
 
-    finalized = finalize(config, prepared, trials, record_opening, progress)
-    result = finalized.result.model_copy(update={"openings": tuple(opening["time"] for opening in openings)})
-    seconds = _search_seconds(trials)
-    stored = {"result": result.model_dump(mode="json"), "out": str(out), "search_seconds": seconds}
-    studies.set_attrs(study.study_id, {RESULT: stored})  # first of all: the test part is not opened twice
-    summary = StatusReader(database, study).read().as_json() | {"search_seconds": seconds}
-    export(out, config, prepared, replace(finalized, result=result), summary)
-    write_report(out / "report.html", config, trials, result, prepared.findings, prepared.sizes)
-    return Conclusion(result, str(out), seconds)
+@dataclass(frozen=True)
+class _Conclude:
+    """What the one process does that concludes a study."""
+
+    database: Database
+    study: StudyRecord
+    place: Place
+    out: Path
+    progress: Progress | None
+
+    def any(self, again: bool) -> Conclusion:
+        """Finalize the study, or only write the folder of its recorded result, or nothing."""
+        known = recorded(self.study)
+        if known is not None and not again:
+            return written(known, self.out) or self._write_again(known)
+        if OPENINGS in self.study.attrs and not again:
+            opened = self.study.attrs[OPENINGS][-1]["time"]
+            raise HpoError(
+                f"the test set of study {self.study.name!r} was opened at {opened}, and is not opened again "
+                f"just like that; `hpo finalize {self.study.name} --again` does it, on record"
+            )
+        _check_searched(self.database, self.study)
+        return self._finalize()
+
+    def _finalize(self) -> Conclusion:
+        config, prepared = self._prepared()
+        trials = read_trials(self.database, self.study.study_id)
+        opening = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "config": config.digest()}
+        openings = [*self.study.attrs.get(OPENINGS, []), opening]
+
+        def opened(attrs: Mapping[str, Any]) -> dict[str, Any]:
+            if not self.place.is_mine(attrs):
+                raise HpoError(f"another process finalizes study {config.name!r} since this one was stopped")
+            return {OPENINGS: openings}
+
+        on_open = partial(Studies(self.database).change_attrs, self.study.study_id, opened)
+        finalized = finalize(config, prepared, trials, on_open, self.progress)
+        times = tuple(opening["time"] for opening in openings)
+        result = finalized.result.model_copy(update={"openings": times})
+        conclusion = Conclusion(result, str(self.out), _search_seconds(trials))
+        self._record(conclusion)  # first of all: the test part is not opened twice
+        self._write(config, prepared, replace(finalized, result=result), trials, conclusion)
+        return conclusion
+
+    def _write_again(self, known: Conclusion) -> Conclusion:
+        log.info(
+            "the results folder is not complete; the winner is retrained to write it", folder=str(self.out)
+        )
+        config, prepared = self._prepared()
+        trials = read_trials(self.database, self.study.study_id)
+        conclusion = replace(known, out=str(self.out))
+        self._write(
+            config, prepared, rebuild(config, prepared, known.result, self.progress), trials, conclusion
+        )
+        self._record(conclusion)
+        return conclusion
+
+    def _prepared(self) -> tuple[StudyConfig, PreparedData]:
+        config = config_of(self.study)
+        check_replaceable(self.out, config.name)
+        prepared = prepare(config)
+        check_data(self.study, prepared.fingerprint)
+        return config, prepared
+
+    def _record(self, conclusion: Conclusion) -> None:
+        """Record a result: as an earlier one, if meanwhile the study was given more trials or this process,
+        stopped for long, lost its place to another one."""
+        result = conclusion.result.model_dump(mode="json")
+        stored = {"result": result, "out": conclusion.out, "search_seconds": conclusion.search_seconds}
+
+        def change(attrs: Mapping[str, Any]) -> dict[str, Any]:
+            if self.place.is_mine(attrs) and attrs.get(EXTENSIONS) == self.study.attrs.get(EXTENSIONS):
+                return {RESULT: stored}
+            earlier = attrs.get(EARLIER_RESULTS, [])
+            known = [attrs.get(RESULT), *earlier]
+            if any(kept and kept["result"] == result for kept in known):
+                return {}
+            return {EARLIER_RESULTS: [*earlier, stored]}
+
+        Studies(self.database).change_attrs(self.study.study_id, change)
+
+    def _write(
+        self,
+        config: StudyConfig,
+        prepared: PreparedData,
+        finalized: Finalized,
+        trials: Sequence[FrozenTrial],
+        conclusion: Conclusion,
+    ) -> None:
+        status = StatusReader(self.database, self.study).read()
+        summary = status.as_json() | {"search_seconds": conclusion.search_seconds}
+        report = render(config, trials, finalized.result, prepared.findings, prepared.sizes)
+        export(self.out, config, prepared, finalized, summary, report)
 
 
 def _check_searched(database: Database, study: StudyRecord) -> None:
@@ -120,37 +195,3 @@ def _search_seconds(trials: list[Any]) -> float:
     starts = [trial.datetime_start for trial in trials if trial.datetime_start]
     ends = [trial.datetime_complete for trial in trials if trial.datetime_complete]
     return round((max(ends) - min(starts)).total_seconds(), 2) if starts and ends else 0.0
-
-
-@contextlib.contextmanager
-def _only_one(studies: Studies, study: StudyRecord) -> Iterator[bool]:
-    """Whether this process is the one that finalizes the study; it holds that place until the block ends."""
-    mine = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
-    if not studies.claim_attr(study.study_id, FINALIZER, mine):
-        holder = studies.study(study.name).attrs.get(FINALIZER)
-        if holder is not None and not _alive(holder):
-            studies.drop_attr(study.study_id, FINALIZER, holder)
-        elif holder is not None:
-            log.info("waiting for another process that finalizes", host=holder["host"], pid=holder["pid"])
-            time.sleep(4.0)
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        studies.drop_attr(study.study_id, FINALIZER, mine)
-
-
-def _alive(holder: dict[str, Any]) -> bool:
-    """Whether the process that finalizes still lives; one on another machine has six hours."""
-    if holder["host"] == socket.gethostname():
-        if holder["pid"] == os.getpid():
-            return False  # a container's process of before, under the same number
-        try:
-            os.kill(holder["pid"], 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:  # another user's
-            return True
-        return True
-    return bool(time.time() - holder["since"] < 6 * 3600)

@@ -2,18 +2,19 @@
 
     best.yaml             a study file whose search space is the winner alone
     best.json             trial number, parameters, the search's value and the re-evaluated mean
-    metrics.json          test metrics, their spread over seeds, all candidates
+    metrics.json          test metrics, their spread over seeds, all candidates, openings of the test part
     model.safetensors     weights; the metadata say how to build the module
     preprocessing.skops   the fitted transformer from raw columns to features
     labels.json           class names by index, feature names
+    report.html           the report, where there is one
 
-No file holds a pickle: opening them runs no code.
+A folder without metrics.json is not complete: it is written last and removed first. No file holds a pickle:
+opening them runs no code.
 """
 
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,19 +28,20 @@ from safetensors.torch import save_file
 from hpo.config import StudyConfig
 from hpo.data.prepared import PreparedData
 from hpo.errors import HpoError
-from hpo.results.finalize import Finalized
+from hpo.results.finalize import Finalized, FinalResult
 from hpo.usercode import is_user_function
 
 FILES = (
     "best.yaml",
     "best.json",
-    "metrics.json",
     "model.safetensors",
     "preprocessing.skops",
     "labels.json",
     "report.html",
+    "metrics.json",
 )
-"""What this project writes into a results folder; other files in it are the user's and stay."""
+"""What this project writes into a results folder, in this order; other files in it are the user's own."""
+LAST = FILES[-1]
 FORMAT = "1"
 
 
@@ -49,10 +51,12 @@ def export(
     prepared: PreparedData,
     finalized: Finalized,
     study_summary: Mapping[str, Any],
+    report: str | None = None,
 ) -> None:
     """Write the results folder beside and rename it to `folder`; an earlier one of this study is replaced.
 
     study_summary: JSON-able facts about the search, such as its counts of trials; kept in best.json.
+    report: the page for report.html.
 
     Raises:
         HpoError: `folder` holds something else than results of this study, or cannot be written.
@@ -63,12 +67,23 @@ def export(
         with _staged(target) as staging:
             _write_json(staging / "best.json", _best(config, finalized, study_summary))
             _write_best_yaml(staging / "best.yaml", config, finalized, target)
-            _write_json(staging / "metrics.json", _metrics(finalized))
+            _write_json(staging / "metrics.json", _metrics(finalized.result))
             _write_json(staging / "labels.json", _labels(prepared))
             _write_model(staging / "model.safetensors", config, prepared, finalized)
             skops.io.dump(finalized.preprocessing, staging / "preprocessing.skops")
+            if report is not None:
+                (staging / "report.html").write_text(report, encoding="utf-8")
     except OSError as error:
         raise HpoError(f"results folder {target}: cannot be written: {error}") from error
+
+
+def is_complete(folder: Path, result: FinalResult) -> bool:
+    """Whether `folder` holds all files of this very result."""
+    try:
+        metrics = json.loads((folder / LAST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return metrics == _metrics(result) and all((folder / name).is_file() for name in FILES)
 
 
 def check_replaceable(folder: Path, study: str) -> None:
@@ -101,29 +116,32 @@ def _study_of(best: Path) -> str | None:
 
 @contextmanager
 def _staged(target: Path) -> Iterator[Path]:
-    """A folder beside `target` that takes its place when the block ends well, and is gone when not."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    mark = uuid.uuid4().hex[:8]
-    staging, old = (target.parent / f".{target.name}.{mark}.{kind}" for kind in ("new", "old"))
-    staging.mkdir()
+    """A folder beside `target` whose files take their places there when the block ends well, and go when not.
+
+    The process may be killed at any point: `target` lacks the `LAST` file then, or is as it was, or as it is
+    to be.
+    """
+    staging = target.parent / f".{target.name}.new"
+    if staging.exists():  # of a process that was killed
+        shutil.rmtree(staging)
+    staging.mkdir(parents=True)
     try:
         yield staging
-        if target.exists():
-            target.rename(old)
-        try:
+        if target.exists() and any(target.iterdir()):
+            _replace_files(staging, target)
+        else:
             staging.rename(target)
-        except OSError:
-            if old.exists():
-                old.rename(target)
-            raise
-    except BaseException:
+    finally:
         shutil.rmtree(staging, ignore_errors=True)
-        raise
-    if old.exists():
-        for kept in old.iterdir():
-            if kept.name not in FILES:
-                kept.rename(target / kept.name)
-        shutil.rmtree(old)
+
+
+def _replace_files(staging: Path, target: Path) -> None:
+    (target / LAST).unlink(missing_ok=True)
+    for name in FILES:
+        if (staging / name).exists():
+            (staging / name).replace(target / name)
+        else:
+            (target / name).unlink(missing_ok=True)
 
 
 def _write_json(path: Path, content: Any) -> None:
@@ -150,9 +168,9 @@ def _best(config: StudyConfig, finalized: Finalized, study_summary: Mapping[str,
     }
 
 
-def _metrics(finalized: Finalized) -> dict[str, Any]:
-    result = finalized.result
+def _metrics(result: FinalResult) -> dict[str, Any]:
     return {
+        "openings": list(result.openings),
         "test": _dump(result.test),
         "seeds": {name: _dump(statistics) for name, statistics in result.seeds.items()},
         "candidates": [_dump(candidate) for candidate in result.candidates],

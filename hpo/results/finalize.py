@@ -1,5 +1,6 @@
 """The honest winner: re-evaluate the best trials, retrain one, open the test part once."""
 
+import hashlib
 import math
 import time
 import traceback
@@ -9,21 +10,26 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import structlog
 import torch
 from optuna.trial import FrozenTrial
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from hpo.config import StudyConfig
-from hpo.data.prepare import final_training, fresh_folds, open_sealed
+from hpo.data.parts import final_training, fresh_folds, open_sealed
 from hpo.data.prepared import FinalTraining, Fold, Part, PreparedData
 from hpo.errors import HpoError
 from hpo.results.candidates import Candidate, assess, best_trials, choose, epochs_of
 from hpo.results.metrics import Record, TestMetrics, evaluate
 from hpo.training.architecture import Architecture
-from hpo.training.capacity import out_of_memory
-from hpo.training.cohort import Cohort, shape_key
+from hpo.training.cohort import Cohort
 from hpo.training.device_data import DeviceData
 from hpo.training.lane import EpochResult, Lane, LaneKey
+from hpo.training.memory import out_of_memory
+from hpo.training.shapes import shape_key
+
+log = structlog.get_logger()
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, and how many epochs of single lanes are done, of how many."""
@@ -62,6 +68,8 @@ class FinalResult(Record):
     parameters: int
     """Trained numbers in the exported model."""
     seconds: float
+    weights: str = ""
+    """SHA-256 of the exported model's weights."""
     openings: tuple[str, ...] = ()
     """When the study's test part was opened, in UTC; this time is the last."""
 
@@ -114,10 +122,45 @@ def finalize(
         epochs=winner.epochs,
         parameters=sum(parameter.numel() for parameter in retrained.module.parameters()),
         seconds=time.monotonic() - began,
+        weights=_digest(retrained.module),
     )
     return Finalized(
         result, retrained.module, training.preprocessing, training.target_mean, training.target_scale
     )
+
+
+def rebuild(
+    config: StudyConfig, prepared: PreparedData, result: FinalResult, progress: Progress | None = None
+) -> Finalized:
+    """The model of a recorded `result` once more: retrained, the test part sealed.
+
+    On the same kind of machine it comes to the same weights, unless its lanes are now fused that then trained
+    one by one, or the other way round (ARCHITECTURE.md, Training); if not, that is logged.
+
+    Raises:
+        HpoError: on this machine the training that the result is of was not finite.
+    """
+    architecture = Architecture(config, prepared.input_shape, prepared.outputs)
+    training = final_training(config, prepared)
+    retrained = _retrain(config, prepared, architecture, result.winner, training, progress or _silent)
+    if retrained.seed != result.seed:
+        raise HpoError(
+            f"study {config.name!r}: its winner, trial {result.winner.number}, was exported as trained with "
+            f"seed {result.seed}, whose retraining here is not finite"
+        )
+    if result.weights and _digest(retrained.module) != result.weights:
+        log.warning(
+            "the retrained winner differs in rounding from the one that was tested", study=config.name
+        )
+    return Finalized(
+        result, retrained.module, training.preprocessing, training.target_mean, training.target_scale
+    )
+
+
+def _digest(module: nn.Module) -> str:
+    # Clones: safetensors refuses tensors that share memory, as tied weights do.
+    tensors = {name: tensor.clone().contiguous() for name, tensor in module.state_dict().items()}
+    return hashlib.sha256(save(tensors)).hexdigest()
 
 
 def _silent(_doing: str, _done: int, _total: int) -> None:
@@ -145,7 +188,7 @@ def _reevaluate(
     """Train each of `trials` once for each fresh seed, on that seed's own split of train + validation."""
     seeds = fresh_seeds(config)
     folds = fresh_folds(config, prepared, seeds)
-    data = DeviceData(folds, prepared.task, prepared.outputs, device="cpu")
+    data = DeviceData(folds, prepared.task, prepared.outputs)
     groups: dict[tuple[str, int], list[Lane]] = {}
     for trial in trials:
         settings, epochs = config.settings(trial.params), epochs_of(config, trial)
@@ -252,8 +295,8 @@ def _retrain(
 ) -> _Retrained:
     """Train the winner on all of train + validation, once for each seed."""
     nothing = Part(training.train.features[:0], training.train.targets[:0])
-    fold = Fold(training.train, nothing, training.target_mean, training.target_scale)
-    data = DeviceData((fold,), prepared.task, prepared.outputs, device="cpu")
+    fold = Fold(training.train, nothing, training.target_mean, training.target_scale, training.normalization)
+    data = DeviceData((fold,), prepared.task, prepared.outputs)
     settings = config.settings(winner.params)
     lanes = [Lane(LaneKey(winner.number, 0, seed), settings) for seed in _seeds_of_winner(config)]
     watch = _Watch(tell, "retraining", len(lanes) * winner.epochs)

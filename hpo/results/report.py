@@ -6,7 +6,6 @@ import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
@@ -39,24 +38,6 @@ class Panel:
     why_not: str = ""
     min_width: int = 0
     """In CSS pixels; a narrower screen scrolls it sideways."""
-
-
-def write_report(
-    path: Path,
-    config: StudyConfig,
-    trials: Sequence[FrozenTrial],
-    result: FinalResult | None,
-    findings: Sequence[Finding],
-    data_sizes: Mapping[str, int],
-) -> None:
-    """Write the report of a study to `path`: beside it first, then renamed.
-
-    result: None while the study is not finalized. data_sizes: rows of each part, as in `PreparedData.sizes`.
-    """
-    page = render(config, trials, result, findings, data_sizes)
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_text(page, encoding="utf-8")
-    beside.replace(path)
 
 
 def render(

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.config import CsvData, SklearnData, StudyConfig
+from hpo.config import CsvData, FolderData, IdxData, StudyConfig, UserData
 from hpo.results.candidates import Candidate
 from hpo.results.finalize import FinalResult
 from hpo.results.metrics import ClassificationMetrics, Interval
@@ -58,9 +58,10 @@ _PARTS = {"train": "train on", "validation": "validate on", "test": "test on"}
 
 def data_name(config: StudyConfig) -> str:
     """The data set as its study file calls it."""
-    if isinstance(config.data, CsvData):
-        return config.data.path
-    return config.data.name if isinstance(config.data, SklearnData) else config.data.source
+    data = config.data
+    if isinstance(data, CsvData | IdxData | FolderData):
+        return data.path
+    return data.source if isinstance(data, UserData) else data.name
 
 
 def _duration(trials: Sequence[FrozenTrial]) -> str:

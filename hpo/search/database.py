@@ -1,4 +1,4 @@
-"""The database: engine, transactions that ride out an outage, and the schema."""
+"""The database: transactions that ride out an outage, and the schema."""
 
 import contextlib
 import getpass
@@ -18,10 +18,10 @@ import structlog
 from filelock import FileLock
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models as optuna_models
-from sqlalchemy import event
-from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.engine import Connection
 
-from hpo.errors import StorageError, UsageError
+from hpo.errors import StorageError
+from hpo.search.engine import connect_args, make_engine, parse_url
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -50,6 +50,13 @@ LEASES = sa.Table(
         "fruitless", sa.Integer, nullable=False, doc="Attempts in a row that died alone with no new epoch."
     ),
     sa.Column("alone", sa.Boolean, nullable=False, doc="Died together with others: to be retried alone."),
+    sa.Column(
+        "seconds",
+        sa.Float(53),
+        nullable=False,
+        server_default="30",  # for the rows of a table that is upgraded: what `--lease` is by default
+        doc="How long its worker may leave it unrenewed; chosen by that worker.",
+    ),
 )
 """One row for each trial that was ever claimed; deleted with its trial."""
 
@@ -81,10 +88,10 @@ class Database:
         Raises:
             UsageError: the URL is malformed, names another kind of database, or its driver is missing.
         """
-        self.url = _parse(url)
+        self.url = parse_url(url)
         self.patience = patience
         self.connected = False
-        self.engine = _engine(self.url)
+        self.engine = make_engine(self.url)
 
     def __enter__(self) -> "Database":
         return self
@@ -165,11 +172,18 @@ class Database:
         """Whether the tables are there.
 
         Raises:
-            StorageError: the database cannot be reached.
+            StorageError: the database cannot be reached, or its tables are an earlier hpo's.
         """
         if self.sqlite and not Path(self.url.database or "").exists():
             return False  # looking would make an empty file
-        return self.read(lambda connection: sa.inspect(connection).has_table(LEASES.name))
+        missing = self.read(_missing_columns)
+        if missing and len(missing) < len(LEASES.columns):
+            names = ", ".join(column.name for column in missing)
+            raise StorageError(
+                f"{self}: its tables are an earlier hpo's ({LEASES.name} has no {names}); `hpo db upgrade` "
+                "brings them up to date, while no worker is at work"
+            )
+        return not missing
 
     def create_schema(self) -> None:
         """Make the tables, ours and Optuna's, if they are not there. Any number of processes may race.
@@ -197,7 +211,7 @@ class Database:
     def _optuna_schema(self, upgrade: bool = False, **options: Any) -> None:
         # RDBStorage fills in a template, so that a brace in a password must be doubled.
         url = self.url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
-        connect = {"connect_args": _connect_args(self.url), "poolclass": sa.NullPool}
+        connect = {"connect_args": connect_args(self.url, statement="0"), "poolclass": sa.NullPool}
         try:
             storage = RDBStorage(url, engine_kwargs=connect, **options)
             if upgrade:
@@ -209,6 +223,9 @@ class Database:
 
     def _own_schema(self, connection: Connection) -> None:
         LEASES.metadata.create_all(connection)
+        for column in _missing_columns(connection):
+            definition = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {LEASES.name} ADD COLUMN {definition}")
         connection.exec_driver_sql(
             "CREATE INDEX IF NOT EXISTS hpo_trials_by_state ON trials (study_id, state, number)"
         )
@@ -223,12 +240,19 @@ class Database:
             with FileLock(Path(tempfile.gettempdir()) / f"hpo-{getpass.getuser()}-{name}.lock"):
                 yield
             return
-        with self.engine.connect() as connection:
-            connection.execute(sa.select(sa.func.pg_advisory_lock(_LOCK_KEY)))
+        with self.engine.connect() as plain:
+            # Not in a transaction, which would be ended by the server for being idle.
+            connection = plain.execution_options(isolation_level="AUTOCOMMIT")
+            try:
+                connection.exec_driver_sql("SET statement_timeout = 0")  # another's upgrade may take long
+                connection.execute(sa.select(sa.func.pg_advisory_lock(_LOCK_KEY)))
+            except sa.exc.DBAPIError as error:
+                raise self._failure(error) from error
             try:
                 yield
             finally:
                 connection.execute(sa.select(sa.func.pg_advisory_unlock(_LOCK_KEY)))
+                connection.exec_driver_sql("RESET statement_timeout")
 
     def now(self) -> sa.ColumnElement[float]:
         """The database's clock: seconds since 1970, UTC."""
@@ -248,67 +272,14 @@ class Database:
         )
 
 
+def _missing_columns(connection: Connection) -> list[sa.Column[Any]]:
+    """Those of `hpo_leases` that it has not; all of them where it is not there."""
+    inspector = sa.inspect(connection)
+    there = inspector.get_columns(LEASES.name) if inspector.has_table(LEASES.name) else []
+    names = {column["name"] for column in there}
+    return [column for column in LEASES.columns if column.name not in names]
+
+
 def utc_now() -> datetime:
     """As Optuna stores it: naive UTC."""
     return datetime.now(UTC).replace(tzinfo=None)
-
-
-def _parse(url: str) -> URL:
-    try:
-        parsed = make_url(url)
-    except sa.exc.ArgumentError as error:
-        raise UsageError(
-            "storage: not a database URL; valid: sqlite:///file.db, postgresql://user@host/database"
-        ) from error
-    backend = parsed.get_backend_name()
-    if backend == "postgresql":
-        return parsed.set(drivername="postgresql+psycopg")
-    if backend != "sqlite":
-        raise UsageError(f"storage: {backend!r} is not supported; valid: sqlite:///file.db, postgresql://…")
-    if not parsed.database or parsed.database == ":memory:":
-        raise UsageError("storage: workers share the database, so SQLite needs a file: sqlite:///file.db")
-    return parsed
-
-
-def _connect_args(url: URL) -> dict[str, Any]:
-    if url.get_backend_name() == "sqlite":
-        return {"timeout": 60}
-    return {
-        "connect_timeout": 10,
-        "application_name": "hpo",
-        "tcp_user_timeout": 30_000,  # a peer that vanished is noticed within 30 s, not after 15 minutes
-        "options": "-c timezone=UTC -c statement_timeout=60000 -c idle_in_transaction_session_timeout=60000",
-    }
-
-
-def _engine(url: URL) -> Engine:
-    try:
-        engine = sa.create_engine(
-            url, connect_args=_connect_args(url), pool_pre_ping=url.get_backend_name() != "sqlite"
-        )
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"storage: Postgres needs the driver {error.name}: pip install 'hpo[postgres]'"
-        ) from error
-    if engine.dialect.name == "sqlite":
-        folder = Path(url.database or "").parent
-        if not folder.is_dir():
-            raise UsageError(f"storage: there is no folder {folder} for {url.database}")
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
-    return engine
-
-
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # BEGIN is ours, see _begin_sqlite
-    cursor = connection.cursor()
-    for pragma in ("busy_timeout=60000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    # A deferred transaction that turns into a writer fails at once when another one wrote meanwhile,
-    # whatever the busy timeout: writers take the lock at their beginning.
-    write = connection.get_execution_options().get("hpo_write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

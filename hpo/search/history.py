@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,6 +19,11 @@ from hpo.search.database import PARAMS, STEPS, SYSTEM_ATTRS, TRIALS, USER_ATTRS,
 BATCH = 5000
 """Trials a statement: SQLite allows 32,766 variables."""
 CLAIMED = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+_CLAIMED_SINCE = sa.select(TRIALS).where(
+    TRIALS.c.study_id == sa.bindparam("study"),
+    TRIALS.c.number >= sa.bindparam("first"),
+    TRIALS.c.state.in_(CLAIMED),
+)
 
 
 class History:
@@ -30,44 +36,50 @@ class History:
     def __init__(self, database: Database, study_id: int) -> None:
         self.database = database
         self.study_id = study_id
-        self.trials: dict[int, FrozenTrial] = {}
-        """By number: all that are running or finished."""
+        self.finished: dict[int, FrozenTrial] = {}
+        """By number."""
+        self.running: dict[int, FrozenTrial] = {}
+        """By number."""
         self._settled = 0
         """All trials with a lower number are known to be finished."""
 
-    def refresh(self, own: Collection[int] = ()) -> None:
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """All of them, by number."""
+        return sorted([*self.finished.values(), *self.running.values()], key=attrgetter("number"))
+
+    def refresh(self, own: Collection[int] = ()) -> list[FrozenTrial]:
         """Read what changed.
 
         Args:
             own: Numbers of running trials that are left as they are, for their worker knows them best.
+
+        Returns:
+            Trials that have finished since the last reading.
         """
-        query = sa.select(TRIALS).where(
-            TRIALS.c.study_id == self.study_id,
-            TRIALS.c.number >= self._settled,
-            TRIALS.c.state.in_(CLAIMED),
-        )
 
         def work(connection: Connection) -> tuple[set[int], list[FrozenTrial]]:
-            rows = connection.execute(query).all()
-            changed = [row for row in rows if row.number not in own and not self._finished(row.number)]
-            return {row.number for row in rows}, list(_frozen(connection, changed))
+            bounds = {"study": self.study_id, "first": self._settled}
+            claimed = connection.execute(_CLAIMED_SINCE, bounds).all()
+            changed = [row for row in claimed if row.number not in own and row.number not in self.finished]
+            return {row.number for row in claimed}, list(_frozen(connection, changed))
 
         claimed, changed = self.database.read(work)
-        for number in [n for n in self.trials if n >= self._settled and n not in claimed and n not in own]:
-            del self.trials[number]  # handed back: it waits
-        self.trials.update({trial.number: trial for trial in changed})
-        while self._finished(self._settled):
+        for number in self.running.keys() - claimed - set(own):
+            del self.running[number]  # handed back: it waits
+        for trial in changed:
+            self.running.pop(trial.number, None)
+            (self.finished if trial.state.is_finished() else self.running)[trial.number] = trial
+        while self._settled in self.finished:
             self._settled += 1
-
-    def _finished(self, number: int) -> bool:
-        return number in self.trials and self.trials[number].state.is_finished()
+        return [trial for trial in changed if trial.state.is_finished()]
 
 
 def read_trials(database: Database, study_id: int) -> list[FrozenTrial]:
     """All claimed trials of a study, by number."""
     history = History(database, study_id)
     history.refresh()
-    return [history.trials[number] for number in sorted(history.trials)]
+    return history.trials
 
 
 def _frozen(connection: Connection, rows: Sequence[Any]) -> Iterator[FrozenTrial]:

@@ -35,10 +35,12 @@ from hpo.training.memory import keep_freed_memory
 log = structlog.get_logger()
 
 RESTARTS = 6
-"""Times in a row that a worker process is started again after it crashed: more than a trial that kills every
-worker can cause before it fails (`WorkerOptions.retries`, and once together with its neighbours)."""
-STEADY = 60.0
-"""Seconds after which a worker process that crashes is not counted among those in a row."""
+"""Times in a row that a worker process is started again after a crash, the study having come on by nothing:
+more than a trial that kills every worker can cause before it fails (`WorkerOptions.retries`, and once beside
+others)."""
+HOPELESS = 5 * RESTARTS
+"""Times in a row that it is started again if no trial came to a new epoch meanwhile: ten trials then failed
+because they kill every worker, and so will the others."""
 GRACE = 10.0
 """Seconds that a stopped worker has for handing its trials back."""
 LAUNCHER = "HPO_LAUNCHER_PID"
@@ -50,7 +52,7 @@ def serve(
     options: WorkerOptions,
     stop: threading.Event,
     checkpoints: Path | None = None,
-    device: str = "cpu",
+    device: str = "auto",
 ) -> None:
     """Work on one study in this process until it is searched or `stop` is set.
 
@@ -67,7 +69,8 @@ def serve(
     version = hashlib.sha256((config.digest() + prepared.fingerprint).encode()).hexdigest()[:12]
     folder = (checkpoints or _beside(database)) / f"{study.name}-{version}"
     keep_freed_memory()
-    trainer = Trainer(config, prepared, device)
+    trials = 0 if options.lanes == 1 else config.trials / options.workers
+    trainer = Trainer(config, prepared, device, trials)
     Worker(database, study, config, trainer, options, stop, Checkpoints(folder)).run()
 
 
@@ -101,7 +104,7 @@ def _open(studies: Studies, study: StudyRecord) -> bool:
     if study.attrs.get(STOPPED) or RESULT in study.attrs:
         return False
     counts = studies.counts(study.study_id)
-    to_claim = 0 if time_is_up(config_of(study).hours, study.attrs) else counts[TrialState.WAITING]
+    to_claim = 0 if time_is_up(study.attrs[CONFIG].get("hours"), study.attrs) else counts[TrialState.WAITING]
     return to_claim + counts[TrialState.RUNNING] > 0
 
 
@@ -137,8 +140,10 @@ class _Process:
 
     def __init__(self, start: Callable[[], subprocess.Popen[str]]) -> None:
         self.start = start
-        self.crashes = 0
-        """In a row."""
+        self.crashes = self.fruitless = 0
+        """In a row: while no trial finished, and while no epoch was recorded."""
+        self.seen = (0, 0)
+        """How far the study was at the last crash."""
         self.lines: deque[str] = deque(maxlen=20)
         """The last that it printed."""
         self.unread: queue.Queue[str] = queue.Queue()
@@ -146,7 +151,6 @@ class _Process:
 
     def restart(self) -> None:
         """Start it (again)."""
-        self.started = time.monotonic()
         self.popen = self.start()
         self._reader = threading.Thread(target=self._read, args=(self.popen.stdout,), daemon=True)
         self._reader.start()
@@ -164,6 +168,13 @@ class _Process:
         self.lines.extend(lines)
         return lines
 
+    def count_crash(self, progress: tuple[int, int]) -> None:
+        """Count a crash, after which so many trials had finished and so many epochs were recorded."""
+        epochs_before = self.seen[1]
+        self.fruitless = 1 if progress[1] > epochs_before else self.fruitless + 1
+        self.crashes = 1 if progress != self.seen else self.crashes + 1
+        self.seen = progress
+
     def crashed(self) -> str | None:
         """How it ended, unless it is at work or ended well."""
         code = self.popen.poll()
@@ -175,18 +186,27 @@ class _Process:
 class LocalWorkers:
     """Worker processes on this machine: a context manager that leaves none behind."""
 
-    def __init__(self, command: Sequence[str], url: str, count: int, show: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        url: str,
+        count: int,
+        show: Callable[[str], None],
+        progress: Callable[[], tuple[int, int]],
+    ) -> None:
         """
         Args:
             command: Arguments of `hpo` that start one worker; no secret may be among them.
             url: The database's, with its password: handed on in the environment.
             count: How many.
             show: Told each line that a worker prints.
+            progress: Asked after a crash how many trials have finished and how many epochs are recorded.
         """
         self.command = [sys.executable, "-m", "hpo.cli", *command]
         self.environment = os.environ | {"HPO_STORAGE": url, LAUNCHER: str(os.getpid())}
         self.count = count
         self.show = show
+        self.progress = progress
         self.processes: list[_Process] = []
 
     def __enter__(self) -> "LocalWorkers":
@@ -206,7 +226,7 @@ class LocalWorkers:
         )
 
     def poll(self) -> bool:
-        """Restart crashed workers; answers whether any is still at work.
+        """Restart crashed workers; answers whether any is still at work, or has crashed meanwhile.
 
         Raises:
             HpoError: a worker crashed too often; the message has its last lines.
@@ -216,12 +236,13 @@ class LocalWorkers:
             self._drain(process)
             if end:
                 self._replace(process, end)
-        return any(process.popen.poll() is None for process in self.processes)
+        return any(process.popen.poll() != 0 for process in self.processes)
 
     def _replace(self, process: _Process, end: str) -> None:
-        process.crashes = 1 if time.monotonic() - process.started > STEADY else process.crashes + 1
+        process.count_crash(self.progress())
+        hopeless = process.crashes > RESTARTS or process.fruitless > HOPELESS
         # A usage error would only repeat itself.
-        if process.popen.returncode == UsageError.exit_code or process.crashes > RESTARTS:
+        if hopeless or process.popen.returncode == UsageError.exit_code:
             raise HpoError("\n".join([f"a worker {end}:", *process.lines]))
         self.show(f"a worker {end}; restart {process.crashes} of {RESTARTS}")
         process.restart()
@@ -249,4 +270,4 @@ class LocalWorkers:
 
 def watch_leases(database: Database, study: StudyRecord, options: WorkerOptions) -> Watch:
     """A watch over a study's leases, for the launcher: it works also when all workers are dead."""
-    return Watch(Leases(database), options.lease, options.retries, study.study_id)
+    return Watch(Leases(database), options.retries, study.study_id)

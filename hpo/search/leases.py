@@ -15,12 +15,12 @@ from sqlalchemy.engine import Connection
 
 from hpo.errors import StorageError
 from hpo.search.database import LEASES, STEPS, TRIALS, USER_ATTRS, Database, utc_now
-from hpo.search.records import Lease
+from hpo.search.records import Holder, Lease
 
 log = structlog.get_logger()
 
-OTHERS = 30.0
-"""Seconds: the shortest lease by which other workers may judge this one, by default."""
+WATCHED = 30.0
+"""Seconds: others with leases as long as this, the default, are watched closely enough from the beginning."""
 
 
 class Leases:
@@ -51,13 +51,31 @@ class Leases:
         everybody would look dead, since nobody can renew.
         """
         query = (
-            sa.select(LEASES.c.trial_id, LEASES.c.attempt, LEASES.c.worker, LEASES.c.renewed)
+            sa.select(
+                LEASES.c.trial_id, LEASES.c.attempt, LEASES.c.worker, LEASES.c.renewed, LEASES.c.seconds
+            )
             .join(TRIALS, TRIALS.c.trial_id == LEASES.c.trial_id)
             .where(TRIALS.c.state == TrialState.RUNNING, LEASES.c.worker.is_not(None))
         )
         if study_id is not None:
             query = query.where(TRIALS.c.study_id == study_id)
         return self.database.write(lambda connection: [Lease(*row) for row in connection.execute(query)])
+
+    def holders(self, study_id: int) -> list[Holder]:
+        """The workers that hold running trials of a study, by name."""
+        silent = self.database.now() - sa.func.max(LEASES.c.renewed)
+        query = (
+            sa.select(LEASES.c.worker, sa.func.count(), silent)
+            .join(TRIALS, TRIALS.c.trial_id == LEASES.c.trial_id)
+            .where(
+                TRIALS.c.study_id == study_id,
+                TRIALS.c.state == TrialState.RUNNING,
+                LEASES.c.worker.is_not(None),
+            )
+            .group_by(LEASES.c.worker)
+            .order_by(LEASES.c.worker)
+        )
+        return self.database.read(lambda connection: [Holder(*row) for row in connection.execute(query)])
 
     def unfinished(self, study_id: int) -> tuple[int, int]:
         """How many trials of a study wait, and how many are held by workers, at one moment.
@@ -145,18 +163,19 @@ class Leases:
 class Watch:
     """Notices workers that do not renew their leases.
 
-    A worker counts as dead, and all its leases as expired, once none of them was seen renewed for `seconds`
-    by looks that followed each other closely: after an outage of the database, or a pause of this process,
-    everyone would look dead.
+    A worker counts as dead, and all its leases as expired, once none of them was seen renewed for as long as
+    it chose itself, by looks that followed each other closely: after an outage of the database, or a pause of
+    this process, everyone would look dead.
     """
 
-    def __init__(self, leases: Leases, seconds: float, retries: int, study_id: int | None = None) -> None:
+    def __init__(self, leases: Leases, retries: int, study_id: int | None = None) -> None:
         self.leases = leases
-        self.seconds = seconds
         self.retries = retries
         self.study_id = study_id
-        self._first_seen: dict[tuple[str, float], float] = {}
-        """By worker and the newest renewal of its leases."""
+        self.shortest = math.inf
+        """Seconds of the shortest lease seen last: looks must follow each other faster."""
+        self._first_seen: dict[tuple[str, float, float], float] = {}
+        """By worker, the newest renewal of its leases, and their length."""
         self._last_look = -math.inf
 
     def look(self) -> list[Lease]:
@@ -168,14 +187,15 @@ class Watch:
         started = time.monotonic()
         seen = self.leases.running(self.study_id)
         now = time.monotonic()
-        if now - min(started, self._last_look) > self.seconds:
-            self._first_seen = {}
+        unseen = now - min(started, self._last_look)
         self._last_look = now
-        renewed: dict[str, float] = {}
-        for lease in seen:
-            renewed[lease.worker] = max(lease.renewed, renewed.get(lease.worker, lease.renewed))
-        self._first_seen = {sign: self._first_seen.get(sign, now) for sign in renewed.items()}
-        dead = {worker for (worker, _), since in self._first_seen.items() if now - since > self.seconds}
+        self.shortest = min((lease.seconds for lease in seen), default=math.inf)
+        newest = {lease.worker: lease for lease in sorted(seen, key=lambda lease: lease.renewed)}
+        signs = [(lease.worker, lease.renewed, lease.seconds) for lease in newest.values()]
+        self._first_seen = {
+            sign: now if unseen > sign[2] else self._first_seen.get(sign, now) for sign in signs
+        }
+        dead = {worker for (worker, _, length), since in self._first_seen.items() if now - since > length}
         expired = [lease for lease in seen if lease.worker in dead]
         if expired:
             log.info("taking back trials whose worker is gone", workers=sorted(dead))
@@ -193,7 +213,7 @@ class Heartbeat:
         self.leases = leases
         self.worker = worker
         self.seconds = seconds
-        self.watch = Watch(leases, seconds, retries)
+        self.watch = Watch(leases, retries)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
@@ -208,7 +228,7 @@ class Heartbeat:
         self._thread.join(timeout=5)
 
     def _beat(self) -> None:
-        while not self._stop.wait(min(self.seconds, OTHERS) / 4):
+        while not self._stop.wait(min(self.seconds, self.watch.shortest, WATCHED) / 4):
             try:
                 self.leases.renew(self.worker)
                 self.watch.look()

@@ -24,7 +24,7 @@ class Objective:
     """
 
     def __init__(
-        self, config: StudyConfig, prepared: PreparedData | None = None, device: str = "cpu"
+        self, config: StudyConfig, prepared: PreparedData | None = None, device: str = "auto"
     ) -> None:
         """Prepares the data unless they are given.
 

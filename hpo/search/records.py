@@ -66,3 +66,15 @@ class Lease:
     attempt: int
     worker: str
     renewed: float
+    seconds: float
+    """How long its worker may leave it unrenewed."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A worker that holds trials of a study."""
+
+    name: str
+    trials: int
+    silent_seconds: float
+    """Since it last renewed a lease."""

@@ -1,4 +1,4 @@
-"""Samplers and pruners: from a configuration to Optuna's, and two of our own that are numbered.
+"""Samplers: from a configuration to Optuna's, and two of our own that are numbered.
 
 Workers make a sampler for each trial, seeded by the trial's number: what is drawn does not depend on which
 worker draws it or on what it drew before. Random, QMC and grid points depend on the number alone.
@@ -13,11 +13,9 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
-from scipy.stats import qmc
 
 from hpo import methods
 from hpo.config import StudyConfig
@@ -37,7 +35,7 @@ def make_sampler(config: StudyConfig, number: int) -> BaseSampler:
         return optuna.samplers.RandomSampler(seed=seed)
     if isinstance(sampler, methods.Gp):
         return _Gp(config.search, seed=seed, n_startup_trials=sampler.startup_trials)
-    with _experimental():
+    with experimental():
         return _Tpe(
             config.search,
             seed=seed,
@@ -46,28 +44,7 @@ def make_sampler(config: StudyConfig, number: int) -> BaseSampler:
         )
 
 
-def make_pruner(config: StudyConfig) -> BasePruner:
-    """The study's pruner; its resource is epochs, counted from 1."""
-    pruner, epochs = config.pruner, config.training.epochs
-    if isinstance(pruner, methods.Median):
-        return optuna.pruners.MedianPruner(
-            n_startup_trials=pruner.startup_trials, n_warmup_steps=pruner.min_epochs
-        )
-    if isinstance(pruner, methods.Asha):
-        return optuna.pruners.SuccessiveHalvingPruner(
-            min_resource=pruner.min_epochs, reduction_factor=pruner.reduction_factor
-        )
-    if isinstance(pruner, methods.Hyperband):
-        return optuna.pruners.HyperbandPruner(
-            min_resource=pruner.min_epochs, max_resource=epochs, reduction_factor=pruner.reduction_factor
-        )
-    if isinstance(pruner, methods.Patient):
-        with _experimental():
-            return optuna.pruners.PatientPruner(None, patience=pruner.patience, min_delta=pruner.min_delta)
-    return optuna.pruners.NopPruner()
-
-
-def _experimental() -> AbstractContextManager[object]:
+def experimental() -> AbstractContextManager[object]:
     """Without the warning that an interface may change: optuna is pinned below its next major version."""
     return warnings.catch_warnings(action="ignore", category=ExperimentalWarning)
 
@@ -168,6 +145,8 @@ class NumberedQmc(_Numbered):
 
     def point(self, number: int) -> dict[str, Any]:
         """Inactive parameters have a dimension too, so that the others do not depend on them."""
+        from scipy.stats import qmc  # here, as it takes 0.9 s of every worker's start
+
         sequence = qmc.Sobol(len(self.space), scramble=True, rng=np.random.default_rng(self.seed))
         if number:
             sequence.fast_forward(number)

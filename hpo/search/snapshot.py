@@ -4,9 +4,12 @@ They read it as they would a database. What they write (parameters, attributes) 
 the worker, which records it in its next transaction. Everything else that would write raises.
 """
 
+import bisect
 import contextlib
 import copy
 import heapq
+import itertools
+import operator
 from collections.abc import Collection, Container, Iterator, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
@@ -32,11 +35,10 @@ class Snapshot(BaseStorage):
         self._own: dict[int, FrozenTrial] = {}
         """By trial id: those that this worker runs."""
         self._study_system_attrs: dict[str, Any] = {}
-        self._lists: dict[
-            tuple[tuple[TrialState, ...] | None, int | None], tuple[list[FrozenTrial], list[int]]
-        ] = {}
-        """Trials by states and by how many are shown at most, and the positions among them of those that this
-        worker runs; until one changes."""
+        self._finished: dict[tuple[TrialState, ...], list[FrozenTrial]] = {}
+        """By their states, in order."""
+        self._told: dict[tuple[tuple[TrialState, ...], int], list[FrozenTrial]] = {}
+        """The same, no more than so many of them; until one more has finished."""
         self._most: int | None = None
 
     def take_changes(self) -> Changes:
@@ -46,8 +48,8 @@ class Snapshot(BaseStorage):
 
     def adopt(self, claim: Claim) -> FrozenTrial:
         """Show a trial that this worker has claimed; what an earlier attempt recorded was read before."""
-        trial = self.history.trials.get(claim.number)
-        if trial is None or trial.state.is_finished():
+        trial = self.history.running.get(claim.number)
+        if trial is None:
             trial = FrozenTrial(
                 number=claim.number,
                 state=TrialState.RUNNING,
@@ -61,9 +63,8 @@ class Snapshot(BaseStorage):
                 intermediate_values={},
                 trial_id=claim.trial_id,
             )
-            self.history.trials[claim.number] = trial
+            self.history.running[claim.number] = trial
         self._own[claim.trial_id] = trial
-        self._lists.clear()
         return trial
 
     def finish(self, trial_id: int, state: TrialState, value: float | None) -> None:
@@ -73,14 +74,17 @@ class Snapshot(BaseStorage):
         trial.datetime_complete = datetime.now()
         trial.state = state
         self.changes.finishes.append(Finish(trial_id, state, value))
-        self._lists.clear()
+        self.history.finished[trial.number] = self.history.running.pop(trial.number)
+        self._file(trial)
 
     def forget(self, trial_id: int) -> None:
         """Show no longer a trial that this worker has lost or handed back."""
-        for number in [n for n, trial in self.history.trials.items() if trial._trial_id == trial_id]:
-            del self.history.trials[number]
+        for trials in (self.history.running, self.history.finished):
+            for number in [number for number, trial in trials.items() if trial._trial_id == trial_id]:
+                del trials[number]
         self._own.pop(trial_id, None)
-        self._lists.clear()
+        self._finished.clear()
+        self._told.clear()
 
     # --- what samplers and pruners read
 
@@ -119,29 +123,39 @@ class Snapshot(BaseStorage):
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         # Never a deep copy: it would cost milliseconds a call, and nobody here changes another's trial.
-        wanted = None if states is None else tuple(state for state in TrialState if state in states)
-        if (wanted, self._most) not in self._lists:
-            self._lists[wanted, self._most] = self._shown(wanted)
-        trials, own = self._lists[wanted, self._most]
-        shown = list(trials)
+        wanted = tuple(state for state in TrialState if states is None or state in states)
+        finished = self._ended(wanted)
+        if TrialState.RUNNING not in wanted:
+            return list(finished)
         # As from a database, what is read does not change: successive halving sets an attribute of its trial,
         # and then adds this trial's value to those that have the attribute among the trials read before.
-        for position in own:
-            shown[position] = copy.copy(trials[position])
-            shown[position].system_attrs = dict(trials[position].system_attrs)
-        return shown
+        running = [
+            _as_read(trial) if trial._trial_id in self._own else trial
+            for trial in self.history.running.values()
+        ]
+        return sorted([*finished, *running], key=_number)
 
-    def _shown(self, states: tuple[TrialState, ...] | None) -> tuple[list[FrozenTrial], list[int]]:
-        trials = self.history.trials
-        ordered = (trials[number] for number in sorted(trials))
-        found = [trial for trial in ordered if states is None or trial.state in states]
-        if self._most is not None and len(found) > self._most:
-            found = self._telling(found, self._most)
-        return found, [position for position, trial in enumerate(found) if trial._trial_id in self._own]
+    def _ended(self, states: tuple[TrialState, ...]) -> list[FrozenTrial]:
+        if states not in self._finished:
+            ended = [trial for trial in self.history.finished.values() if trial.state in states]
+            self._finished[states] = sorted(ended, key=_number)
+        ended = self._finished[states]
+        if self._most is None or len(ended) <= self._most:
+            return ended
+        if (states, self._most) not in self._told:
+            self._told[states, self._most] = self._telling(ended, self._most)
+        return self._told[states, self._most]
+
+    def _file(self, trial: FrozenTrial) -> None:
+        """Take a trial that has finished into the lists: at 5,000 making them anew takes a millisecond."""
+        self._told.clear()
+        for states, ended in self._finished.items():
+            if trial.state in states:
+                bisect.insort(ended, trial, key=_number)
 
     @contextlib.contextmanager
     def at_most(self, trials: int) -> Iterator[None]:
-        """Within this, no more than so many trials are shown: the best fifth of them, and the newest."""
+        """Within this, no more finished trials are shown than so many: the best fifth of them, the newest."""
         self._most = trials
         try:
             yield
@@ -150,16 +164,16 @@ class Snapshot(BaseStorage):
 
     def _telling(self, trials: list[FrozenTrial], most: int) -> list[FrozenTrial]:
         sign = 1 if self.record.direction == StudyDirection.MINIMIZE else -1
-        valued = [trial for trial in trials if trial.value is not None]
-        best = heapq.nsmallest(most // 5, valued, key=lambda trial: sign * (trial.value or 0.0))
+        valued = ((sign * trial.values[0], trial.number, trial) for trial in trials if trial.values)
+        best = [trial for _, _, trial in heapq.nsmallest(most // 5, valued)]
         shown = {trial.number for trial in best}
-        newest = [trial for trial in reversed(trials) if trial.number not in shown][: most - len(best)]
-        return sorted(best + newest, key=lambda trial: trial.number)
+        others = (trial for trial in reversed(trials) if trial.number not in shown)
+        return sorted([*best, *itertools.islice(others, most - len(best))], key=_number)
 
     def refresh(self, own: Collection[int]) -> None:
         """Read what changed, but for the running trials with these numbers."""
-        self.history.refresh(own)
-        self._lists.clear()
+        for trial in self.history.refresh(own):
+            self._file(trial)
 
     # --- what they write
 
@@ -208,3 +222,12 @@ class Snapshot(BaseStorage):
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
         self._refuse("ending a trial")
+
+
+def _as_read(trial: FrozenTrial) -> FrozenTrial:
+    read = copy.copy(trial)
+    read.system_attrs = dict(trial.system_attrs)
+    return read
+
+
+_number = operator.attrgetter("number")

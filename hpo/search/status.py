@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from optuna.study import StudyDirection
@@ -11,14 +10,17 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.search.database import Database
 from hpo.search.history import History
-from hpo.search.records import StudyRecord
+from hpo.search.leases import Leases
+from hpo.search.pace import Pace, pace
+from hpo.search.records import Holder, StudyRecord
 from hpo.search.studies import Studies
+from hpo.search.training import Measured
 
 CONFIG = "hpo:config"
 RESULT, STARTED, STOPPED = "hpo:result", "hpo:started", "hpo:stopped"
 """Attributes of a study: its result, when its first trial was claimed, whether it claims no more."""
-WINDOWS, ENOUGH = (60.0, 600.0, 3600.0), 10
-"""Seconds over which the pace is measured: the shortest in which so many trials ended."""
+CAPACITY = "hpo:capacity"
+"""Attribute of a study: what its first worker measured before it began."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,13 @@ class Status:
     failed: int
     best: Best | None
     rows: tuple[RunningRow, ...]
-    per_hour: float | None
-    """Trials finished an hour, over the last minute or, when they are few, longer; None when none did."""
+    pace: Pace
+    workers: tuple[Holder, ...]
+    """Those that hold trials: a worker that waits for others' trials is not known."""
+    folds: int
+    """Lanes of each running trial."""
+    measured: Measured | None
+    """By the first worker, before it began; None when none did."""
 
     @property
     def finished(self) -> int:
@@ -67,6 +74,17 @@ class Status:
         """The study's budget."""
         return self.finished + self.waiting + self.running
 
+    @property
+    def lanes(self) -> int:
+        """Lanes in use."""
+        return self.running * self.folds
+
+    @property
+    def room(self) -> int | None:
+        """Lanes of all workers; None where that is not known, or workers were told to have other numbers."""
+        room = len(self.workers) * self.measured.lanes if self.measured else 0
+        return room if 0 < self.lanes <= room else None
+
     def as_json(self) -> dict[str, Any]:
         """For `hpo status --json`."""
         best = None if self.best is None else vars(self.best)
@@ -76,7 +94,12 @@ class Status:
             "state": self.state,
             **counts,
             "best": best,
-            "trials_per_hour": self.per_hour,
+            "trials_per_hour": self.pace.lately,
+            "trials_per_hour_overall": self.pace.overall,
+            "lanes": self.lanes,
+            "lanes_of_workers": self.room,
+            "measured": None if self.measured is None else vars(self.measured),
+            "workers": [vars(worker) for worker in self.workers],
         }
 
 
@@ -85,6 +108,7 @@ class StatusReader:
 
     def __init__(self, database: Database, study: StudyRecord) -> None:
         self.studies = Studies(database)
+        self.leases = Leases(database)
         self.study = study
         self.history = History(database, study.study_id)
 
@@ -93,10 +117,11 @@ class StatusReader:
         self.history.refresh()
         self.study = self.studies.study(self.study.name)
         counts = self.studies.counts(self.study.study_id)
-        trials = [self.history.trials[number] for number in sorted(self.history.trials)]
+        attrs = self.study.attrs
+        trials = self.history.trials
         return Status(
             study=self.study.name,
-            state=_state(counts, self.study.attrs),
+            state=_state(counts, attrs),
             waiting=counts[TrialState.WAITING],
             running=counts[TrialState.RUNNING],
             complete=counts[TrialState.COMPLETE],
@@ -104,7 +129,10 @@ class StatusReader:
             failed=counts[TrialState.FAIL],
             best=_best(trials, self.study.direction),
             rows=tuple(_row(trial) for trial in trials if trial.state == TrialState.RUNNING),
-            per_hour=pace(trials),
+            pace=pace(trials),
+            workers=tuple(self.leases.holders(self.study.study_id)) if counts[TrialState.RUNNING] else (),
+            folds=attrs.get(CONFIG, {}).get("validation", {}).get("folds", 1),
+            measured=Measured(**attrs[CAPACITY]) if CAPACITY in attrs else None,
         )
 
 
@@ -145,25 +173,3 @@ def _best(trials: list[FrozenTrial], direction: StudyDirection) -> Best | None:
 def _row(trial: FrozenTrial) -> RunningRow:
     epoch = trial.last_step or 0
     return RunningRow(trial.number, epoch, trial.intermediate_values.get(epoch), trial.params)
-
-
-def pace(trials: list[FrozenTrial]) -> float | None:
-    """Trials an hour, over the shortest window with a few ends in it: it neither jumps nor lags."""
-    now = datetime.now()
-    for window in WINDOWS:
-        ended = [
-            trial
-            for trial in trials
-            if trial.datetime_complete and _age(trial.datetime_complete, now) <= window
-        ]
-        if len(ended) >= ENOUGH:
-            break
-    if not ended:
-        return None
-    alive = [trial for trial in trials if trial.state == TrialState.RUNNING]
-    began = max(_age(trial.datetime_start, now) for trial in [*ended, *alive] if trial.datetime_start)
-    return len(ended) / max(min(window, began), 1.0) * 3600
-
-
-def _age(moment: datetime, now: datetime) -> float:
-    return (now - moment).total_seconds()

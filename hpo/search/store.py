@@ -37,12 +37,60 @@ from hpo.search.records import Changes, Claim, Finish
 FINITE = TrialValueModel.TrialValueType.FINITE
 FINITE_STEP = TrialIntermediateValueModel.TrialIntermediateValueType.FINITE
 
+# What every epoch executes is built once: building them took a fifth of the store's time.
+_TRIALS: sa.BindParameter[list[int]] = sa.bindparam("trials", expanding=True)
+_OF_STUDY = TRIALS.c.study_id == sa.bindparam("study")
+_FINISH = (
+    sa.update(TRIALS)
+    .where(TRIALS.c.trial_id.in_(_TRIALS), TRIALS.c.state == TrialState.RUNNING)
+    .values(state=sa.bindparam("end"), datetime_complete=sa.bindparam("moment"))
+)
+_START = (
+    sa.update(TRIALS)
+    .where(TRIALS.c.trial_id.in_(_TRIALS), TRIALS.c.state == TrialState.WAITING)
+    .values(state=TrialState.RUNNING, datetime_start=sa.bindparam("moment"))
+)
+_RUNNING = (
+    sa.select(sa.func.count())
+    .join_from(TRIALS, LEASES, LEASES.c.trial_id == TRIALS.c.trial_id)
+    .where(_OF_STUDY, TRIALS.c.state == TrialState.RUNNING, LEASES.c.worker.is_not(None))
+)
+"""Without those that another tool left running: they would keep everyone waiting for ever."""
+_ALONE = sa.func.coalesce(LEASES.c.alone, sa.false())
+_WAITING = (
+    sa.select(TRIALS.c.trial_id, _ALONE.label("alone"))
+    .outerjoin(LEASES, LEASES.c.trial_id == TRIALS.c.trial_id)
+    .where(_OF_STUDY, TRIALS.c.state == TrialState.WAITING)
+    .order_by(TRIALS.c.number)
+    .limit(sa.bindparam("count"))
+    .with_for_update(skip_locked=True, of=TRIALS)
+)
+_WAITING_FOR_BUSY = _WAITING.where(sa.not_(_ALONE))
+_CLAIMED = (
+    sa.select(TRIALS.c.trial_id, TRIALS.c.number, LEASES.c.attempt, LEASES.c.alone)
+    .join(LEASES, LEASES.c.trial_id == TRIALS.c.trial_id)
+    .where(
+        _OF_STUDY,
+        TRIALS.c.state == TrialState.RUNNING,
+        LEASES.c.worker == sa.bindparam("holder"),
+    )
+    .order_by(TRIALS.c.number)
+)
+_ONE_AT_A_TIME = (
+    sa.select(STUDIES.c.study_id)
+    .where(STUDIES.c.study_id == sa.bindparam("study"))
+    .with_for_update(key_share=True)
+)
+"""Otherwise two workers count the same trials in flight, and both claim what there is room for."""
+
 
 class Store:
     """What a worker does to the trials of a `Database`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, lease: float = 30.0) -> None:
+        """`lease`: seconds that a worker may leave the trials unrenewed that it claims here."""
         self.database = database
+        self.lease = lease
         self._upsert_param = database.upsert(
             PARAMS, ("trial_id", "param_name"), "param_value", "distribution_json"
         )
@@ -52,6 +100,12 @@ class Store:
         self._upsert_value = database.upsert(VALUES, ("trial_id", "objective"), "value", "value_type")
         self._upsert_user_attr = database.upsert(USER_ATTRS, ("trial_id", "key"), "value_json")
         self._upsert_system_attr = database.upsert(SYSTEM_ATTRS, ("trial_id", "key"), "value_json")
+        self._renewal = (
+            sa.update(LEASES)
+            .where(LEASES.c.worker == sa.bindparam("holder"), LEASES.c.trial_id.in_(_TRIALS))
+            .values(renewed=database.now())
+            .returning(LEASES.c.trial_id, LEASES.c.attempt)
+        )
 
     def record(self, worker: str, held: Mapping[int, int], changes: Changes) -> set[int]:
         """Renew the worker's leases on the `held` trials and record `changes` of those that it still holds.
@@ -76,13 +130,8 @@ class Store:
         """Renew leases; the row locks that this takes keep a reclaim out until the transaction ends."""
         if not held:
             return set()
-        update = (
-            sa.update(LEASES)
-            .where(LEASES.c.worker == worker, LEASES.c.trial_id.in_(sorted(held)))
-            .values(renewed=self.database.now())
-            .returning(LEASES.c.trial_id, LEASES.c.attempt)
-        )
-        return {row.trial_id for row in connection.execute(update) if row.attempt == held[row.trial_id]}
+        renewed = connection.execute(self._renewal, {"holder": worker, "trials": sorted(held)})
+        return {row.trial_id for row in renewed if row.attempt == held[row.trial_id]}
 
     def _write(self, connection: Connection, owned: set[int], changes: Changes) -> None:
         params = [
@@ -121,11 +170,7 @@ class Store:
     def _finish(self, connection: Connection, finishes: Sequence[Finish]) -> None:
         for state in {finish.state for finish in finishes}:
             ended = [finish.trial_id for finish in finishes if finish.state == state]
-            connection.execute(
-                sa.update(TRIALS)
-                .where(TRIALS.c.trial_id.in_(ended), TRIALS.c.state == TrialState.RUNNING)
-                .values(state=state, datetime_complete=utc_now())
-            )
+            connection.execute(_FINISH, {"trials": ended, "end": state, "moment": utc_now()})
 
     def _release(self, connection: Connection, trials: Sequence[int]) -> None:
         if not trials:
@@ -143,15 +188,8 @@ class Store:
         """Claim up to `count` waiting trials, as long as fewer than `in_flight` run in the whole study.
 
         Trials that run in this worker's name under an attempt that is not `held` were claimed by an earlier
-        try of this very transaction, whose answer was lost: they come first.
+        try of this very transaction, whose answer was lost: they are the answer then.
         """
-
-        # Otherwise two workers count the same trials in flight, and both claim what there is room for.
-        one_at_a_time = (
-            sa.select(STUDIES.c.study_id)
-            .where(STUDIES.c.study_id == study_id)
-            .with_for_update(key_share=True)
-        )
 
         def work(connection: Connection) -> list[Claim]:
             orphans = [
@@ -159,17 +197,16 @@ class Store:
                 for claim in self._claimed(connection, study_id, worker)
                 if held.get(claim.trial_id) != claim.attempt
             ]
-            connection.execute(one_at_a_time)
-            running = sa.select(sa.func.count()).where(
-                TRIALS.c.study_id == study_id, TRIALS.c.state == TrialState.RUNNING
-            )
-            room = in_flight - int(connection.execute(running).scalar_one())
-            free = self._waiting(connection, study_id, min(count - len(orphans), room), bool(held))
-            if not free:
+            if orphans:
                 return orphans
+            connection.execute(_ONE_AT_A_TIME, {"study": study_id})
+            room = in_flight - int(connection.execute(_RUNNING, {"study": study_id}).scalar_one())
+            free = self._waiting(connection, study_id, min(count, room), bool(held))
+            if not free:
+                return []
             self._take(connection, worker, free)
             claims = {claim.trial_id: claim for claim in self._claimed(connection, study_id, worker)}
-            return orphans + [claims[trial_id] for trial_id in free]
+            return [claims[trial_id] for trial_id in free]
 
         return self.database.write(work)
 
@@ -177,26 +214,14 @@ class Store:
         """Waiting trials in order; one to be retried alone comes by itself, and not to a `busy` worker."""
         if count <= 0:
             return []
-        alone = sa.func.coalesce(LEASES.c.alone, sa.false())
-        query = (
-            sa.select(TRIALS.c.trial_id, alone.label("alone"))
-            .outerjoin(LEASES, LEASES.c.trial_id == TRIALS.c.trial_id)
-            .where(TRIALS.c.study_id == study_id, TRIALS.c.state == TrialState.WAITING)
-            .order_by(TRIALS.c.number)
-            .limit(count)
-            .with_for_update(skip_locked=True, of=TRIALS)
-        )
-        rows = connection.execute(query.where(sa.not_(alone)) if busy else query).all()
+        query = _WAITING_FOR_BUSY if busy else _WAITING
+        rows = connection.execute(query, {"study": study_id, "count": count}).all()
         if rows and rows[0].alone:
             return [rows[0].trial_id]
         return [row.trial_id for row in rows if not row.alone]
 
     def _take(self, connection: Connection, worker: str, trials: list[int]) -> None:
-        connection.execute(
-            sa.update(TRIALS)
-            .where(TRIALS.c.trial_id.in_(trials), TRIALS.c.state == TrialState.WAITING)
-            .values(state=TrialState.RUNNING, datetime_start=utc_now())
-        )
+        connection.execute(_START, {"trials": trials, "moment": utc_now()})
         insert: Any = self.database.insert(LEASES)
         connection.execute(
             insert.values(
@@ -209,6 +234,7 @@ class Store:
                         "progress": 0,
                         "fruitless": 0,
                         "alone": False,
+                        "seconds": self.lease,
                     }
                     for trial_id in trials
                 ]
@@ -218,19 +244,11 @@ class Store:
                     "attempt": LEASES.c.attempt + 1,
                     "worker": worker,
                     "renewed": self.database.now(),
+                    "seconds": self.lease,
                 },
             )
         )
 
     def _claimed(self, connection: Connection, study_id: int, worker: str) -> list[Claim]:
-        query = (
-            sa.select(TRIALS.c.trial_id, TRIALS.c.number, LEASES.c.attempt, LEASES.c.alone)
-            .join(LEASES, LEASES.c.trial_id == TRIALS.c.trial_id)
-            .where(
-                TRIALS.c.study_id == study_id,
-                TRIALS.c.state == TrialState.RUNNING,
-                LEASES.c.worker == worker,
-            )
-            .order_by(TRIALS.c.number)
-        )
-        return [Claim(*row) for row in connection.execute(query)]
+        found = connection.execute(_CLAIMED, {"study": study_id, "holder": worker})
+        return [Claim(*row) for row in found]

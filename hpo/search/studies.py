@@ -1,7 +1,8 @@
 """Studies in the database: registering, listing, extending them. A study's budget is its rows."""
 
 import json
-from collections.abc import Iterable, Mapping
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,9 +11,13 @@ from optuna.trial import TrialState
 from sqlalchemy.engine import Connection
 
 from hpo.errors import UsageError
-from hpo.search.database import DIRECTIONS, STUDIES, STUDY_ATTRS, TRIALS, Database
+from hpo.search.database import DIRECTIONS, STEPS, STUDIES, STUDY_ATTRS, TRIALS, Database, utc_now
 from hpo.search.records import StudyRecord
 
+EXTENSIONS = "hpo:extensions"
+"""Attribute of a study: when it was given how many trials more."""
+Change = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""From a study's attributes to those that are to be set; None removes one."""
 BATCH = 1000
 """Rows a statement: SQLite allows 32,766 variables."""
 
@@ -43,20 +48,32 @@ class Studies:
         self.database.write(work)
         return self.study(name)
 
-    def extend(self, study_id: int, total: int) -> int:
-        """Add waiting trials until the study has `total`; answers how many were added."""
+    def extend(self, study_id: int, trials: int, change: Change = lambda _: {}) -> int:
+        """Add so many waiting trials; answers how many there are now.
+
+        `change` tells what becomes of the study's attributes in the same transaction.
+        """
+        mark = {"id": uuid.uuid4().hex, "trials": trials, "time": f"{utc_now():%Y-%m-%dT%H:%M:%SZ}"}
 
         def work(connection: Connection) -> int:
-            connection.execute(
-                sa.select(STUDIES.c.study_id).where(STUDIES.c.study_id == study_id).with_for_update()
-            )
-            there = connection.execute(
-                sa.select(sa.func.count()).where(TRIALS.c.study_id == study_id)
-            ).scalar_one()
-            self._add_trials(connection, study_id, there, total)
-            return max(0, total - int(there))
+            attrs = self._locked(connection, study_id)
+            count = sa.select(sa.func.count()).where(TRIALS.c.study_id == study_id)
+            there = int(connection.execute(count).scalar_one())
+            if mark in attrs.get(EXTENSIONS, []):  # by this transaction's first run, whose answer was lost
+                return there
+            self._add_trials(connection, study_id, there, there + trials)
+            marks = {EXTENSIONS: [*attrs.get(EXTENSIONS, []), mark]}
+            self._set_attrs(connection, study_id, marks | dict(change(attrs)))
+            return there + trials
 
         return self.database.write(work)
+
+    def _locked(self, connection: Connection, study_id: int) -> dict[str, Any]:
+        """A study's attributes; until the transaction ends, nobody else locks it or gives it new trials."""
+        connection.execute(
+            sa.select(STUDIES.c.study_id).where(STUDIES.c.study_id == study_id).with_for_update()
+        )
+        return self._attrs(connection, [study_id])[study_id]
 
     def _add_trials(self, connection: Connection, study_id: int, first: int, end: int) -> None:
         rows = [
@@ -90,27 +107,46 @@ class Studies:
             if name is not None:
                 query = query.where(STUDIES.c.study_name == name)
             rows = connection.execute(query.order_by(STUDIES.c.study_id)).all()
-            attrs: dict[int, dict[str, Any]] = {row.study_id: {} for row in rows}
-            found = sa.select(STUDY_ATTRS.c.study_id, STUDY_ATTRS.c.key, STUDY_ATTRS.c.value_json)
-            for row in connection.execute(found.where(STUDY_ATTRS.c.study_id.in_(list(attrs)))):
-                attrs[row.study_id][row.key] = json.loads(row.value_json)
+            attrs = self._attrs(connection, [row.study_id for row in rows])
             return [
                 StudyRecord(row.study_id, row.study_name, row.direction, attrs[row.study_id]) for row in rows
             ]
 
         return self.database.read(work)
 
+    def _attrs(self, connection: Connection, study_ids: Sequence[int]) -> dict[int, dict[str, Any]]:
+        attrs: dict[int, dict[str, Any]] = {study_id: {} for study_id in study_ids}
+        found = sa.select(STUDY_ATTRS.c.study_id, STUDY_ATTRS.c.key, STUDY_ATTRS.c.value_json)
+        for row in connection.execute(found.where(STUDY_ATTRS.c.study_id.in_(study_ids))):
+            attrs[row.study_id][row.key] = json.loads(row.value_json)
+        return attrs
+
     def set_attrs(self, study_id: int, attrs: Mapping[str, Any]) -> None:
         """Set user attributes of a study."""
         self.database.write(lambda connection: self._set_attrs(connection, study_id, attrs))
 
+    def change_attrs(self, study_id: int, change: Change) -> None:
+        """Change user attributes of a study by what they are; `change` must be idempotent."""
+        self.database.write(
+            lambda connection: self._set_attrs(
+                connection, study_id, change(self._locked(connection, study_id))
+            )
+        )
+
     def _set_attrs(self, connection: Connection, study_id: int, attrs: Mapping[str, Any]) -> None:
+        """Set attributes, and remove those that are None."""
         rows = [
             {"study_id": study_id, "key": key, "value_json": json.dumps(value)}
             for key, value in attrs.items()
+            if value is not None
         ]
         if rows:
             connection.execute(self._upsert_attr, rows)
+        gone = [key for key, value in attrs.items() if value is None]
+        if gone:
+            connection.execute(
+                sa.delete(STUDY_ATTRS).where(STUDY_ATTRS.c.study_id == study_id, STUDY_ATTRS.c.key.in_(gone))
+            )
 
     def claim_attr(self, study_id: int, key: str, value: Any) -> bool:
         """Set a user attribute that is not there; whether this call is the one that set it."""
@@ -146,6 +182,18 @@ class Studies:
             query = sa.select(TRIALS.c.state, sa.func.count()).where(TRIALS.c.study_id == study_id)
             found = {row[0]: row[1] for row in connection.execute(query.group_by(TRIALS.c.state))}
             return {state: found.get(state, 0) for state in TrialState}
+
+        return self.database.read(work)
+
+    def progress(self, study_id: int) -> tuple[int, int]:
+        """How many trials have finished, and how many epochs of all trials are recorded."""
+        ended = [state for state in TrialState if state.is_finished()]
+        mine = TRIALS.c.study_id == study_id
+        finished = sa.select(sa.func.count()).where(mine, TRIALS.c.state.in_(ended))
+        epochs = sa.select(sa.func.count()).select_from(STEPS.join(TRIALS)).where(mine)
+
+        def work(connection: Connection) -> tuple[int, int]:
+            return connection.execute(finished).scalar_one(), connection.execute(epochs).scalar_one()
 
         return self.database.read(work)
 

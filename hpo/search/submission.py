@@ -1,5 +1,6 @@
 """A configuration as a study in the database, and back."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from pydantic import ValidationError
 from hpo.config import StudyConfig
 from hpo.errors import UsageError
 from hpo.search.records import StudyRecord
-from hpo.search.status import CONFIG, RESULT
+from hpo.search.status import CONFIG, RESULT, STARTED
 from hpo.search.studies import Studies
 
 FOLDER, FINGERPRINT = "hpo:folder", "hpo:fingerprint"
@@ -46,14 +47,18 @@ def submit(studies: Studies, config: StudyConfig, fingerprint: str) -> StudyReco
 
 
 def extend(studies: Studies, study: StudyRecord, trials: int) -> int:
-    """Add trials to a study; answers how many it has now. Its result, if it has one, is set aside."""
-    total = sum(studies.counts(study.study_id).values()) + trials
-    studies.extend(study.study_id, total)
-    if RESULT in study.attrs:
-        result = study.attrs[RESULT]
-        studies.set_attrs(study.study_id, {EARLIER_RESULTS: [*study.attrs.get(EARLIER_RESULTS, []), result]})
-        studies.drop_attr(study.study_id, RESULT, result)
-    return total
+    """Add trials to a study; answers how many it has now.
+
+    Its result, if it has one, is set aside. Its `hours` begin anew, or none of the trials would be claimed.
+    """
+
+    def change(attrs: Mapping[str, Any]) -> dict[str, Any]:
+        if RESULT not in attrs:
+            return {STARTED: None}
+        earlier = [*attrs.get(EARLIER_RESULTS, []), attrs[RESULT]]
+        return {EARLIER_RESULTS: earlier, RESULT: None, STARTED: None}
+
+    return studies.extend(study.study_id, trials, change)
 
 
 def check_data(study: StudyRecord, fingerprint: str) -> None:

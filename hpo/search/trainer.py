@@ -4,23 +4,28 @@ import math
 import statistics
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from hpo.config import Hyperparameters, StudyConfig, TrialSettings
+from hpo.config import StudyConfig, TrialSettings
 from hpo.data.prepared import PreparedData
 from hpo.search.samplers import middle
-from hpo.search.training import Epoch
+from hpo.search.training import Epoch, Measured
 from hpo.training.architecture import Architecture
-from hpo.training.capacity import best_lanes, out_of_memory
-from hpo.training.cohort import Cohort, shape_key
+from hpo.training.capacity import best_lanes
+from hpo.training.cohort import Cohort
 from hpo.training.device_data import DeviceData
 from hpo.training.lane import EpochResult, Lane, LaneKey, LaneState
+from hpo.training.memory import out_of_memory
+from hpo.training.shapes import number_of_shapes, shape_key
 
 
 class Trainer:
     """A study's architecture, and its data on the device."""
 
-    def __init__(self, config: StudyConfig, prepared: PreparedData, device: str = "cpu") -> None:
+    def __init__(
+        self, config: StudyConfig, prepared: PreparedData, device: str = "auto", trials: float = 0
+    ) -> None:
+        """trials: that this process expects to train side by side, see `Architecture`."""
         self.config = config
-        self.architecture = Architecture(config, prepared.input_shape, prepared.outputs)
+        self.architecture = Architecture(config, prepared.input_shape, prepared.outputs, trials)
         self.data = DeviceData(prepared.folds, prepared.task, prepared.outputs, device=device)
 
     def shape_key(self, settings: TrialSettings) -> str:
@@ -33,29 +38,22 @@ class Trainer:
         cohort = Cohort(self.architecture, self.data, self.config.metric, settings, epochs)
         return TrialCohort(cohort, self.config)
 
-    def best_lanes(self) -> int:
-        """How many lanes to train side by side, of all shapes together: measured on the middle of the space.
+    def best_lanes(self, most: int) -> Measured:
+        """How many lanes to train side by side, at most so many: measured on the middle of the space.
 
         Raises:
             TrialError: a network of the middle of the space cannot be trained.
         """
         settings = self.config.settings(middle(self.config.search))
-        one_shape = best_lanes(lambda: self.group(settings).cohort, settings)
-        return max(self.config.folds, one_shape * self._shapes())
+        one_shape = best_lanes(lambda: self.group(settings).cohort, settings, most)
+        # More shapes than 4 would only wait for each other; and so do all where lanes gain nothing.
+        shapes = int(min(4, number_of_shapes(self.config))) if one_shape.lanes > 1 else 1
+        lanes = min(most, one_shape.lanes * shapes)
+        return Measured(max(self.config.folds, lanes), one_shape.lanes, round(one_shape.speed_up, 2))
 
     def out_of_memory(self, error: Exception) -> bool:
         """Whether an error of a group says that its trials do not fit into memory together."""
         return out_of_memory(error)
-
-    def _shapes(self) -> int:
-        """How many shapes train at a time, at most 4: more of them would only wait for each other."""
-        shaping = {name: p for name, p in self.config.search.items() if name not in _NOT_SHAPING}
-        counts = [len(parameter.grid() or range(4)) for parameter in shaping.values()]
-        return min(4, math.prod(counts))
-
-
-_NOT_SHAPING = set(Hyperparameters.model_fields) - {"batch_size"} | {"dropout"}
-"""Parameters in which lanes of one shape may differ."""
 
 
 class TrialCohort:

@@ -30,6 +30,18 @@ class Epoch:
         return None
 
 
+@dataclass(frozen=True)
+class Measured:
+    """How many lanes pay on a worker's machine, and how much."""
+
+    lanes: int
+    """Of all shapes together."""
+    fused: int
+    """Of one shape, as a single program."""
+    speed_up: float
+    """Times as many steps a second as these make one by one."""
+
+
 class Saves(Protocol):
     """Keeps the states of trials for other workers."""
 
@@ -81,8 +93,8 @@ class Trains(Protocol):
     def group(self, settings: TrialSettings) -> Group:
         """An empty group for trials of the shape key of `settings`."""
 
-    def best_lanes(self) -> int:
-        """How many lanes to train side by side."""
+    def best_lanes(self, most: int) -> Measured:
+        """How many lanes to train side by side, at most so many, and how much that gains."""
 
     def out_of_memory(self, error: Exception) -> bool:
         """Whether an error of a group says that its trials do not fit into memory together."""

@@ -4,6 +4,7 @@ import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 import structlog
 from optuna.study import Study
@@ -12,16 +13,17 @@ from optuna.trial import Trial, TrialState
 from hpo.config import StudyConfig
 from hpo.errors import TrialError
 from hpo.search.database import Database
+from hpo.search.ending import Ending
 from hpo.search.groups import Groups
 from hpo.search.history import History
 from hpo.search.leases import Heartbeat, Leases
+from hpo.search.pruners import make_pruner
 from hpo.search.records import Claim, StudyRecord
 from hpo.search.running import Failure, RunningTrial, WorkerOptions, worker_name
-from hpo.search.samplers import default_in_flight, learns, make_pruner, make_sampler
+from hpo.search.samplers import default_in_flight, learns, make_sampler
 from hpo.search.snapshot import Snapshot
-from hpo.search.status import STARTED, STOPPED, time_is_up
+from hpo.search.status import CAPACITY
 from hpo.search.store import Store
-from hpo.search.studies import Studies
 from hpo.search.training import Epoch, Saves, Trains
 from hpo.space import suggest
 
@@ -29,6 +31,9 @@ log = structlog.get_logger()
 
 SHOWN = 1000
 """Trials that a sampler sees. TPE's time grows with them: at 5,000 a draw took 88 ms."""
+
+BRIEF = 0.2
+"""Seconds: where epochs are shorter, parameters are recorded with the first values, to spare a commit."""
 
 LAST_EPOCH = 5.0
 """Seconds that an epoch has to come to its end when the worker is told to stop; so nothing of it is lost."""
@@ -53,11 +58,13 @@ class Worker:
         self.options = options
         self.stop = stop
         self.checkpoints = checkpoints
+        self.name = worker_name()
+        self.store = Store(database, options.lease)
+        self.ending = Ending(database, study, config.hours, options.poll)
+        self.share = -(-default_in_flight(config) // options.workers)
+        """Trials at most that are this worker's part of those in flight."""
         self.capacity = options.lanes or self._measured()
         """Lanes at most; halved when memory runs out."""
-        self.name = worker_name()
-        self.store = Store(database)
-        self.studies = Studies(database)
         self.leases = Leases(database)
         self.snapshot = Snapshot(study, History(database, study.study_id))
         self.optuna = Study(study.name, self.snapshot, pruner=make_pruner(config))
@@ -65,9 +72,14 @@ class Worker:
         self.groups = Groups(trainer, self.name, checkpoints, options.save_every)
         self.running: dict[int, RunningTrial] = {}
         """By trial id."""
+        self._stale = self.learns
+        """Whether others may have done something since the snapshot was read that this study looks at."""
         self._ended: dict[int, int] = {}
         """Attempts by trial id: their ends are not recorded yet, so that they still count as held."""
-        self._looked = -math.inf
+        self._seconds = math.inf
+        """What the last epoch took."""
+        self._refused = -math.inf
+        """When there was no trial to claim."""
         self._told: float | None = None
         """When an epoch was first seen to go on although this worker is to stop."""
 
@@ -87,35 +99,55 @@ class Worker:
                     return
                 else:
                     self.stop.wait(self.options.poll)
+                    self._stale = self.learns
             self.groups.save()
             self._give_back(list(self.running.values()))
 
+    def _over(self) -> bool:
+        """Whether nothing is left to do, here or with others; once nothing waits, checkpoints go."""
+        waiting, more = self.ending.left()
+        if self.checkpoints and not waiting and not more:
+            self.checkpoints.clear()
+        return not more
+
     def _measured(self) -> int:
         try:
-            return self.trainer.best_lanes()
+            found = self.trainer.best_lanes(self.share * self.config.folds)
         except TrialError as error:  # other trials may train all the same
             log.warning("no lanes could be measured; training one by one", reason=str(error))
             return self.config.folds
+        self.ending.studies.claim_attr(self.study.study_id, CAPACITY, asdict(found))
+        return found.lanes
 
     # --- claiming and sampling
 
+    def _room(self) -> int:
+        """How many trials to claim."""
+        alone = any(trial.claim.alone for trial in self.running.values())
+        if alone or time.monotonic() - self._refused < self.options.poll or self.ending.closed():
+            return 0
+        return max(1, min(self.capacity // self.config.folds, self.share)) - len(self.running)
+
     def _refill(self) -> None:
-        in_flight = default_in_flight(self.config)
-        share = -(-in_flight // self.options.workers)
-        room = max(1, min(self.capacity // self.config.folds, share)) - len(self.running)
-        if room <= 0 or any(trial.claim.alone for trial in self.running.values()) or self._closed():
+        room = self._room()
+        if room <= 0:
             return
-        claims = self.store.claim(self.study.study_id, self.name, self._held(), room, in_flight)
+        claims = self.store.claim(
+            self.study.study_id, self.name, self._held(), room, default_in_flight(self.config)
+        )
         if not claims:
+            self._refused = time.monotonic()
             return
         for claim in claims:
             if claim.trial_id in self.running:  # lost while this process was stopped, and its own again
                 self._lose(claim.trial_id)
-        if self.learns or any(claim.attempt > 1 for claim in claims):
-            self.snapshot.refresh(self._numbers())
+        if any(claim.attempt > 1 for claim in claims):
+            self._stale = True  # what the attempts before recorded
+        self._read()
         for claim in claims:
             self._start(claim)
-        self._record()
+        if self._ended or self._seconds > BRIEF:
+            self._record()
 
     def _start(self, claim: Claim) -> None:
         """Sample a trial's parameters and begin to train it."""
@@ -153,14 +185,19 @@ class Worker:
     def _held(self) -> dict[int, int]:
         return self._ended | {trial_id: trial.claim.attempt for trial_id, trial in self.running.items()}
 
-    def _numbers(self) -> set[int]:
-        return {trial.claim.number for trial in self.running.values()}
+    def _read(self) -> None:
+        """Read what others did, once an epoch."""
+        if self._stale:
+            self.snapshot.refresh({trial.claim.number for trial in self.running.values()})
+            self._stale = False
 
     # --- training
 
     def _train_epoch(self) -> dict[int, Epoch]:
         """Train one epoch of each group in turn; answers by trial id. What raises, fails."""
+        began = time.monotonic()
         trained = self.groups.train_epoch(self.stop.is_set, self._out_of_time)
+        self._seconds = time.monotonic() - began
         for trials, failure in trained.failures:
             self._isolate(trials, failure)
         return trained.epochs
@@ -177,12 +214,13 @@ class Worker:
 
         Random streams are keyed, so that the innocent ones come to the same values again.
         """
+        trials = [trial for trial in trials if self._holds(trial)]
+        if self.trainer.out_of_memory(failure.error) and len(self.running) > 1:
+            self._halve(trials)
+            return
         if len(trials) == 1:
             self.snapshot.set_trial_user_attr(trials[0].claim.trial_id, "traceback", failure.traceback)
             self._fail(trials[0], failure.reason)
-            return
-        if self.trainer.out_of_memory(failure.error):
-            self._halve(trials)
             return
         log.warning(
             "a fused epoch raised; its trials go on one by one", trials=len(trials), reason=failure.reason
@@ -191,17 +229,24 @@ class Worker:
             self._place_again(trial, f"trial {trial.claim.number}")
 
     def _place_again(self, trial: RunningTrial, key: str) -> None:
-        trial.decided = max(trial.decided, *trial.values, 0)
-        self._place(trial, key)
+        if self._holds(trial):
+            trial.decided = max(trial.decided, *trial.values, 0)
+            self._place(trial, key)
 
     def _halve(self, trials: list[RunningTrial]) -> None:
         """Memory ran out: go on with half the lanes, and give the other trials back to the study."""
+        if not trials:
+            return
         self.capacity = max(self.config.folds, self.capacity // 2)
         log.warning("memory ran out; going on with half the lanes", lanes=self.capacity)
         key, half = trials[0].group, len(trials) // 2
         self._give_back(trials[half:])
         for trial in trials[:half]:
             self._place_again(trial, key)
+
+    def _holds(self, trial: RunningTrial) -> bool:
+        """Whether a trial is still this worker's: its lease may be lost while others are given back."""
+        return self.running.get(trial.claim.trial_id) is trial
 
     # --- reporting and ending
 
@@ -211,8 +256,9 @@ class Worker:
             if trial_id in self.running:  # it may have been lost while another group's trials were given back
                 self._note(self.running[trial_id], epoch)
         self._record()
+        self._stale = self.learns
         if self.learns and self.running:
-            self.snapshot.refresh(self._numbers())
+            self._read()
             for trial_id in [trial_id for trial_id in epochs if trial_id in self.running]:
                 self._prune(self.running[trial_id])
             if self.snapshot.changes:
@@ -251,6 +297,7 @@ class Worker:
             self.snapshot.set_trial_user_attr(trial.claim.trial_id, key, attr)
         self.snapshot.finish(trial.claim.trial_id, state, value)
         self._ended[trial.claim.trial_id] = trial.claim.attempt
+        self._refused = -math.inf  # there is room for another one in flight
         self._leave(trial)
 
     def _leave(self, trial: RunningTrial) -> None:
@@ -288,29 +335,3 @@ class Worker:
                 self._leave(trial)
         self.groups.leave_checkpoints()
         log.info("handed trials back", trials=len(trials))
-
-    # --- ending
-
-    def _closed(self) -> bool:
-        """Whether no more trials are to be claimed: the study was stopped, or its hours are over."""
-        if time.monotonic() - self._looked >= self.options.poll:
-            self._looked = time.monotonic()
-            self.study = self.studies.study(self.study.name)
-        return bool(self.study.attrs.get(STOPPED)) or self._time_is_up()
-
-    def _time_is_up(self) -> bool:
-        if self.config.hours is None:
-            return False
-        if STARTED not in self.study.attrs:
-            self.studies.claim_attr(self.study.study_id, STARTED, time.time())
-            self.study = self.studies.study(self.study.name)
-        return time_is_up(self.config.hours, self.study.attrs)
-
-    def _over(self) -> bool:
-        """Whether nothing is left to do, here or with others; once nothing waits, checkpoints go."""
-        waiting, held = self.leases.unfinished(self.study.study_id)
-        if held or (waiting and not self._closed()):
-            return False
-        if self.checkpoints and not waiting:
-            self.checkpoints.clear()
-        return True

@@ -4,7 +4,7 @@ Shapes: K lanes, B examples of a batch, F features.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hpo.config import Task
 from hpo.training.layout import Tensors, joined
-from hpo.training.program import Program, losses
+from hpo.training.program import Together
 from models.layers import BatchNorm1d, Dropout, dropout_mask, normalize
 
 Own = Callable[[str], Tensor]
@@ -85,37 +85,30 @@ def _usual(layer: nn.Module) -> bool:
     return not isinstance(layer, nn.Flatten) or (layer.start_dim, layer.end_dim) == (1, -1)
 
 
-class Chain(Program):
+class Chain(Together):
     """All lanes at once, layer by layer.
 
     Saves what vmap costs for every operation: at 64 lanes and batch 32 a step takes half the time.
     """
 
-    def __init__(self, module: nn.Module, task: Task) -> None:
-        super().__init__(module, task)
+    def __init__(self, module: nn.Module, task: Task, bfloat16: bool = False) -> None:
+        super().__init__(module, task, bfloat16)
         self._layers = [
             (name, layer, _LAYERS[type(layer)])
             for name, layer in module.named_modules()
             if type(layer) is not nn.Sequential
         ]
 
-    def gradients(
-        self, parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor, seeds: Sequence[int]
-    ) -> tuple[Tensor, Sequence[Tensor]]:
-        """See `Program`."""
-        loss = losses(self.task, self._forward({**parameters, **buffers}, x), y)
-        leaves = list(parameters.values())
-        return loss.detach(), torch.autograd.grad(loss.sum(), leaves, materialize_grads=True)
-
-    @torch.no_grad()
-    def outputs(self, parameters: Tensors, buffers: Tensors, x: Tensor, seeds: Sequence[int]) -> Tensor:
-        """See `Program`."""
-        return self._forward({**parameters, **buffers}, x.expand(len(seeds), *x.shape))
-
-    def _forward(self, state: Tensors, x: Tensor) -> Tensor:
-        """x: [K, B, ...] → [K, B, outputs]"""
+    def _forward(self, parameters: Tensors, buffers: Tensors, x: Tensor) -> tuple[Tensor, Tensors]:
+        state = {**parameters, **buffers}
         for layer in self.dropouts.values():
             layer.calls = 0
-        for name, layer, forward in self._layers:
-            x = forward(layer, x, partial(_own, state, name))
-        return x
+        outputs = x
+        with self._autocast(x):
+            for name, layer, forward in self._layers:
+                outputs = forward(layer, outputs, partial(_own, state, name))
+        return outputs.to(x.dtype), {}
+
+    def _evaluate(self, parameters: Tensors, buffers: Tensors, x: Tensor) -> tuple[Tensor, Tensors]:
+        lanes = len(next(iter(parameters.values())))
+        return self._forward(parameters, buffers, x.expand(lanes, *x.shape))

@@ -4,6 +4,7 @@ A generation is a safetensors file and a JSON file with its hash, which is writt
 keeps two generations: a damaged one is refused by its hash, and the one before is used.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -71,6 +72,8 @@ class Checkpoints:
             _write(self.folder / f"{stem}.json", json.dumps(index).encode())
         except OSError as error:
             log.error("a checkpoint could not be written", folder=str(self.folder), reason=error.strerror)
+            with contextlib.suppress(OSError):  # without its index nobody would ever remove it
+                (self.folder / f"{stem}.safetensors").unlink(missing_ok=True)
             return False
         for old in self._of_group(group)[:-KEPT]:
             _remove(old)
@@ -113,7 +116,7 @@ class Checkpoints:
                 yield _Generation(index.with_suffix(".safetensors"), content["sha256"], epochs)
             except FileNotFoundError:
                 continue  # its worker has just replaced it
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 log.warning("a damaged checkpoint is not used", file=str(index), reason=str(error))
 
 

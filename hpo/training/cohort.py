@@ -1,6 +1,5 @@
 """A cohort: the lanes of one shape key that one worker trains together."""
 
-import json
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 
 import torch
@@ -9,20 +8,15 @@ from torch import Tensor, nn
 from hpo.config import Metric, TrialSettings
 from hpo.errors import TrialError
 from hpo.training.architecture import Architecture
+from hpo.training.choice import program_of
 from hpo.training.device_data import DeviceData
 from hpo.training.lane import EpochResult, Lane, LaneKey, LaneState
-from hpo.training.probe import program_of
 from hpo.training.program import Program
+from hpo.training.shapes import shape_key
 from hpo.training.stack import Member, Stack
 from hpo.training.streams import seeded, stream
 from hpo.training.structure import structure
 from models.layers import stackable
-
-
-def shape_key(settings: TrialSettings) -> str:
-    """What must be equal for two trials of a study to train fused: batch size, and options but dropout."""
-    options = {name: value for name, value in settings.options.items() if name != "dropout"}
-    return json.dumps({"batch_size": settings.hyperparameters.batch_size, **options}, sort_keys=True)
 
 
 class Cohort:
@@ -58,6 +52,11 @@ class Cohort:
     def keys(self) -> tuple[LaneKey, ...]:
         """The lanes, in the order in which they were added."""
         return tuple(self._lanes)
+
+    @property
+    def fuses(self) -> bool:
+        """Whether there are lanes that run fused, so that more of them may gain."""
+        return any(not stack.program.lanewise for stack in self._stacks.values())
 
     def add(self, lanes: Sequence[Lane], states: Mapping[LaneKey, LaneState] | None = None) -> None:
         """Take in `lanes`: all of them or, when this raises, none. Those with a state go on from it.
@@ -114,7 +113,7 @@ class Cohort:
         """
         found: dict[LaneKey, Tensor] = {}
         for stack in self._stacks.values():
-            found.update(zip(stack.keys, stack.predict(features), strict=True))
+            found.update(stack.predict(features))
         return torch.stack([found[key] for key in self._lanes])
 
     def module(self, key: LaneKey) -> nn.Module:
@@ -146,13 +145,15 @@ class Cohort:
 
     def _build(self, lane: Lane, state: LaneState | None) -> tuple[Hashable, Program, Member]:
         module = stackable(self._fresh(lane).to(self.data.dtype)).to(self.data.device)
-        kind = (structure(module), self.data.steps(self.batch_size))
+        kind = (structure(module), self.data.steps(self.batch_size)[1])
         if kind not in self.architecture.programs:
             self.architecture.programs[kind] = program_of(
                 self.architecture, module, self.data, self.batch_size
             )
         program = self.architecture.programs[kind]
         row = program.layout.row(module)
+        if program.module is module:
+            program.release()
         if state is None:
             return kind, program, Member(lane, 0, row)
         for name, tensor in program.layout.named(row, lane.settings.hyperparameters.optimizer).items():

@@ -26,13 +26,15 @@ def joined(*names: str) -> str:
 class Layout:
     """One row has `weights`, `first` and `second` ([P] each), and `buffers.<name>`.
 
-    Parameters that do not train count as buffers.
+    Parameters that do not train count as buffers. With `channels_last` the weights of 2-d convolutions lie in
+    the rows as torch's memory format of that name has them, so that views of them need no conversion.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, channels_last: bool = False) -> None:
         trainable = {name: tensor for name, tensor in module.named_parameters() if tensor.requires_grad}
         self._shapes = {name: tensor.shape for name, tensor in trainable.items()}
         self._sizes = [tensor.numel() for tensor in trainable.values()]
+        self._channels_last = convolutions_2d(module) if channels_last else frozenset()
         streams = {
             joined(name, buffer)
             for name, layer in module.named_modules()
@@ -44,7 +46,11 @@ class Layout:
 
     def row(self, module: nn.Module) -> Tensors:
         """The row of a lane that begins with the tensors of `module`."""
-        trainable = [tensor.detach() for tensor in module.parameters() if tensor.requires_grad]
+        trainable = [
+            self._stored(name, tensor.detach())
+            for name, tensor in module.named_parameters()
+            if tensor.requires_grad
+        ]
         weights = torch.cat([tensor.flatten() for tensor in trainable])
         row = {"weights": weights, **{slot: torch.zeros_like(weights) for slot in _SLOT_ROWS}}
         return row | {f"buffers.{name}": tensor for name, tensor in constants(module).items()}
@@ -53,9 +59,18 @@ class Layout:
         """By name, as views: [K, P] → [K, ...] each, or [P] → [...] each."""
         views = torch.split(flat, self._sizes, -1)
         return {
-            name: view.view(*flat.shape[:-1], *shape)
+            name: self._viewed(name, view, (*flat.shape[:-1], *shape))
             for (name, shape), view in zip(self._shapes.items(), views, strict=True)
         }
+
+    def _stored(self, name: str, tensor: Tensor) -> Tensor:
+        return tensor.movedim(-3, -1) if name in self._channels_last else tensor
+
+    def _viewed(self, name: str, view: Tensor, shape: tuple[int, ...]) -> Tensor:
+        if name not in self._channels_last:
+            return view.view(shape)
+        *front, channels, height, width = shape
+        return view.view(*front, height, width, channels).movedim(-1, -3)
 
     def named(self, row: Tensors, optimizer: Optimizer) -> Tensors:
         """Views of all that a `LaneState` keeps of a row, by its names for it."""
@@ -70,10 +85,19 @@ class Layout:
         return named | {f"buffers.{name}": row[f"buffers.{name}"] for name in self._kept}
 
 
+def convolutions_2d(module: nn.Module) -> frozenset[str]:
+    """Names of the weights of 2-d convolutions: [out, in, height, width] each."""
+    return frozenset(
+        joined(name, "weight")
+        for name, layer in module.named_modules(remove_duplicate=False)
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+    )
+
+
 def constants(module: nn.Module) -> Tensors:
     """The tensors of `module` that no optimizer changes."""
     frozen = {name: tensor.detach() for name, tensor in module.named_parameters() if not tensor.requires_grad}
-    return frozen | dict(module.named_buffers())
+    return frozen | {name: tensor.detach() for name, tensor in module.named_buffers()}
 
 
 def stacked(old: Tensors, kept: Sequence[int], fresh: Sequence[Tensors], order: Sequence[int]) -> Tensors:

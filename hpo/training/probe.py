@@ -1,86 +1,171 @@
-"""Which way a network's lanes run: found by running it once on real examples, both ways."""
+"""Running programs of one network on real examples: what they come to, and how long they take.
 
-from typing import TYPE_CHECKING
+Shapes: K lanes, B examples of a batch.
+"""
 
-import structlog
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
-from hpo.errors import TrialError
-from hpo.training.chain import Chain, is_chain
 from hpo.training.device_data import DeviceData
-from hpo.training.layout import Tensors, constants
-from hpo.training.program import Fused, OneByOne, Program
+from hpo.training.layout import Tensors, constants, joined
+from hpo.training.memory import out_of_memory
+from hpo.training.program import Program
 
-if TYPE_CHECKING:
-    from hpo.training.architecture import Architecture
+LANES, ROWS = 2, 16
+"""That are compared; of a smaller batch, all rows."""
+TOLERANCE = {False: (0.05, 0.05), True: (0.75, 0.1)}
+"""Of the size of a gradient, and of any other tensor, by root mean square; in bfloat16 or not. Between
+channels first and last, gradients of vgg16 differ by 0.013, in bfloat16 by 0.43, and outputs by 0.004: which
+of nearly equal pixels a pooling takes hangs on rounding. A gradient that is missing differs by 0.95 or more.
+"""
+FLOOR = 0.05
+"""Part of the usual size that is added to it: some gradients are rounding alone, those of a bias before batch
+norm for instance."""
+NOISE = 0.01
+"""Of the weights' root mean square, by which lanes differ."""
+LEAST_RUNS, RUNS = 2, 10
+"""Of what is timed; the first warms up."""
+BUDGET = 0.1
+"""Seconds after which there are no more than the fewest runs."""
 
-log = structlog.get_logger()
 
-_LANES = 2
+class Results(NamedTuple):
+    """What lanes come to in one step."""
+
+    gradients: list[Tensor]
+    """[K, ...] each."""
+    others: list[Tensor]
+    """Losses [K], buffers [K, ...] each, and outputs [K, B, outputs] in evaluation."""
 
 
-def program_of(architecture: "Architecture", module: nn.Module, data: DeviceData, batch_size: int) -> Program:
-    """Fused, if that runs and comes to the same results; else one by one, which is said once.
+class Probe:
+    """Examples of a data set's first fold, and lanes that have nearly the weights of one network."""
 
-    Raises:
-        TrialError: the network does not run on the data, or its outputs have the wrong shape.
+    def __init__(self, module: nn.Module, data: DeviceData, batch_size: int) -> None:
+        self.module = module
+        self.data = data
+        self.steps, self.rows = data.steps(batch_size)
+
+    def results(self, program: Program, rows: int = ROWS) -> Results:
+        """What two lanes of different weights, examples and dropout masks come to.
+
+        Raises:
+            ValueError: the outputs have the wrong shape, or the network changes its input.
+            Exception: whatever else the network raises.
+        """
+        step = _Step(program, self, LANES, min(self.rows, rows))
+        examples = step.x[0].clone()
+        with program.mode(training=False, active=dict.fromkeys(program.dropouts, True)):
+            outputs = program.outputs(step.parameters, step.buffers, examples, range(LANES))
+        valid = (len(examples), self.data.outputs)
+        if outputs.shape[1:] != valid:
+            shape = tuple(outputs.shape[1:])
+            raise ValueError(f"its output for {len(examples)} examples has shape {shape}, not {valid}")
+        if not torch.equal(examples, step.x[0]):
+            raise ValueError("it changes its input in place, which others read too; it must work on a copy")
+        losses = step.run()
+        return Results(list(step.gradients.values()), [losses, *step.buffers.values(), outputs])
+
+    def difference(self, program: Program, expected: Results, rows: int = ROWS) -> str | None:
+        """Why `program` will not do: it raises, or comes to other results. None where it will.
+
+        Raises:
+            RuntimeError: memory ran out, which says nothing of the program.
+        """
+        try:
+            results = self.results(program, rows)
+        except Exception as error:  # vmap raises what it cannot do in many ways
+            if out_of_memory(error):
+                raise
+            return reason(error)
+        of_gradients, of_others = TOLERANCE[program.bfloat16]
+        same = _close(results.others, expected.others, of_others, 1.0)
+        usual = _rms(expected.gradients)
+        same = same and _close(results.gradients, expected.gradients, of_gradients, usual)
+        return None if same else "its results differ"
+
+    def seconds(self, program: Program, lanes: int) -> float:
+        """Of one step, for each lane: the shortest of a few, as other processes only add to it."""
+        step = _Step(program, self, lanes, self.rows)
+        taken: list[float] = []
+        while len(taken) < LEAST_RUNS or (len(taken) < RUNS and sum(taken) < BUDGET):
+            self._wait()
+            began = time.perf_counter()
+            step.run()
+            self._wait()
+            taken.append(time.perf_counter() - began)
+        return min(taken) / lanes
+
+    def _wait(self) -> None:
+        if self.data.device.type == "cuda":
+            torch.cuda.synchronize(self.data.device)
+
+
+class _Step:
+    """Training passes of K lanes of one program, on B examples each.
+
+    x: [K, B, *input_shape], y: [K, B]. Lanes differ in all that they may differ in, so that those that are
+    mixed up show it. Nothing is drawn from torch's own generator.
     """
-    alone = OneByOne(module, data.task)
-    if not any(parameter.requires_grad for parameter in module.parameters()):
-        raise TrialError(f"architecture {architecture.name!r} has no parameters to train")
-    try:
-        expected = _results(alone, module, data, batch_size)
-    except Exception as error:
-        raise TrialError(
-            f"architecture {architecture.name!r} does not run: {type(error).__name__}: {error}"
-        ) from error
-    reason: str | None = None
-    for kind in (Chain, Fused) if is_chain(module) else (Fused,):
-        fused = kind(module, data.task)
-        reason = _difference(fused, expected, module, data, batch_size)
-        if reason is None:
-            return fused
-    if not architecture.warned:
-        architecture.warned = True
-        log.warning("the architecture trains lane by lane", architecture=architecture.name, reason=reason)
-    return alone
+
+    def __init__(self, program: Program, probe: Probe, lanes: int, batch: int) -> None:
+        self.program = program
+        weights = torch.stack([program.layout.row(probe.module)["weights"]] * lanes)
+        _add_noise(program.layout.parameters(weights))
+        self.parameters = {
+            name: view.requires_grad_() for name, view in program.layout.parameters(weights).items()
+        }
+        self.gradients = program.layout.parameters(torch.empty_like(weights))
+        self.buffers: Tensors = {
+            name: torch.stack([tensor] * lanes) for name, tensor in constants(probe.module).items()
+        }
+        each = torch.arange(lanes, device=probe.data.device)
+        for name in program.dropouts:
+            self.buffers[joined(name, "key")] = each.int()
+        rows = torch.arange(batch, device=probe.data.device) + each[:, None]
+        self.x, self.y = probe.data.batch(rows % probe.data.sizes[0])
+
+    def run(self) -> Tensor:
+        """The losses of one pass, [K]."""
+        program = self.program
+        with program.mode(training=True, active=dict.fromkeys(program.dropouts, True)):
+            seeds = range(len(self.x))
+            return program.gradients(self.parameters, self.buffers, self.x, self.y, seeds, self.gradients)
 
 
-def _difference(
-    fused: Program, expected: list[Tensor], module: nn.Module, data: DeviceData, batch_size: int
-) -> str | None:
-    """Why `fused` will not do."""
-    try:
-        results = _results(fused, module, data, batch_size)
-    except Exception as error:  # noqa: BLE001  (vmap raises what it cannot do in many ways)
-        return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
-    same = all(
-        torch.allclose(result, other, rtol=1e-2, atol=1e-4, equal_nan=True)
-        for result, other in zip(results, expected, strict=True)
-    )
-    return None if same else "fused, its results differ"
+def _add_noise(parameters: Tensors) -> None:
+    """Of each lane's own, to what layers initialize with zeros too, so that gradients pass everywhere."""
+    scale = NOISE * _rms(list(parameters.values()))
+    for lane in range(len(next(iter(parameters.values())))):
+        generator = torch.Generator().manual_seed(lane)
+        for stacked in parameters.values():
+            noise = torch.randn(stacked.shape[1:], generator=generator, dtype=stacked.dtype)
+            stacked[lane].add_(noise.to(stacked.device), alpha=scale)
 
 
-def _results(program: Program, module: nn.Module, data: DeviceData, batch_size: int) -> list[Tensor]:
-    """Losses, gradients, buffers and outputs of two equal lanes after one step on the first examples."""
-    trainable = {name: tensor for name, tensor in module.named_parameters() if tensor.requires_grad}
-    parameters = _doubled({name: tensor.detach() for name, tensor in trainable.items()})
-    for tensor in parameters.values():
-        tensor.requires_grad_()
-    buffers = _doubled(constants(module))
-    _, rows = data.steps(batch_size)
-    x, y = data.batch(torch.arange(rows, device=data.device).expand(_LANES, rows))
-    active = dict.fromkeys(program.dropouts, True)
-    with program.mode(training=False, active=active):
-        outputs = program.outputs(parameters, buffers, x[0], [0] * _LANES)
-    valid = (rows, data.outputs)
-    if outputs.shape[1:] != valid:
-        raise ValueError(f"its output for {rows} examples has shape {tuple(outputs.shape[1:])}, not {valid}")
-    with program.mode(training=True, active=active):
-        loss, gradients = program.gradients(parameters, buffers, x, y, [0] * _LANES)
-    return [loss, *gradients, *buffers.values(), outputs]
+def reason(error: Exception) -> str:
+    """One line for a log."""
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"
 
 
-def _doubled(tensors: Tensors) -> Tensors:
-    return {name: torch.stack([tensor] * _LANES) for name, tensor in tensors.items()}
+def _rms(tensors: Sequence[Tensor]) -> float:
+    """The root mean square of all their finite numbers."""
+    squares = sum(float(tensor.double().nan_to_num(0, 0, 0).square().sum()) for tensor in tensors)
+    return float((squares / sum(tensor.numel() for tensor in tensors)) ** 0.5)
+
+
+def _close(results: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float, usual: float) -> bool:
+    """Of each tensor as a whole: single elements hang on which of two nearly equal ones a pooling takes."""
+    for result, other in zip(results, expected, strict=True):
+        known = other.isfinite()
+        if not torch.equal(result.isfinite(), known):
+            return False
+        difference = torch.where(known, result.double() - other.double(), 0.0)
+        if _rms([difference]) > tolerance * (_rms([other]) + FLOOR * usual):
+            return False
+    return True

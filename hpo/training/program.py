@@ -5,7 +5,7 @@ Shapes: K lanes, B examples of a batch.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,13 @@ from hpo.config import Task
 from hpo.training.layout import Layout, Tensors
 from hpo.training.streams import seeded
 from models.layers import Dropout
+
+Forward = Callable[[Tensors, Tensors, Tensor], tuple[Tensor, Tensors]]
+"""Parameters, buffers and examples → outputs, and the buffers that the network assigned anew."""
+
+
+MOST_COMPILED = 256
+"""Programs of one class that torch compiles: all share a method, of which it would take 8."""
 
 
 def losses(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -30,108 +37,174 @@ class Program(ABC):
     """One network and the way its lanes run.
 
     Parameters and buffers are stacked, [K, ...] each by qualified name; a forward pass changes buffers in
-    place.
+    place. With `bfloat16`, that is what layers compute in where autocast says so; parameters, buffers,
+    outputs and losses stay float32.
     """
 
-    def __init__(self, module: nn.Module, task: Task) -> None:
+    lanewise = False
+    """Whether lanes run one by one, so that more of them take just as long each."""
+
+    def __init__(
+        self, module: nn.Module, task: Task, bfloat16: bool = False, channels_last: bool = False
+    ) -> None:
         self.module = module
         self.task = task
-        self.layout = Layout(module)
+        self.bfloat16 = bfloat16
+        self.channels_last = channels_last
+        self.layout = Layout(module, channels_last)
         self.dropouts = {name: layer for name, layer in module.named_modules() if isinstance(layer, Dropout)}
         parameters = len(list(module.named_parameters(remove_duplicate=False)))
         self._tied = parameters > len(list(module.parameters()))
+        self._compiled: Forward | None = None
 
     @abstractmethod
     def gradients(
-        self, parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor, seeds: Sequence[int]
-    ) -> tuple[Tensor, Sequence[Tensor]]:
-        """A training pass. x: [K, B, ...], y: [K, B] → losses [K], gradients like `parameters`.
+        self, parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor, seeds: Sequence[int], out: Tensors
+    ) -> Tensor:
+        """A training pass: the losses' gradients go into `out`, which is like `parameters`.
 
-        seeds: for each lane, where the module draws from torch's generator.
+        x: [K, B, ...], y: [K, B] → losses [K]. seeds: for each lane, where the module draws from torch's
+        generator.
         """
 
     @abstractmethod
     def outputs(self, parameters: Tensors, buffers: Tensors, x: Tensor, seeds: Sequence[int]) -> Tensor:
         """Without gradients, on examples that all lanes share. x: [N, ...] → [K, N, outputs]"""
 
+    @abstractmethod
+    def compile(self) -> None:
+        """Compile training passes, when they first run; evaluation stays as it is."""
+
+    @property
+    def compiled(self) -> bool:
+        """Whether training passes are."""
+        return self._compiled is not None
+
+    def interpret(self) -> None:
+        """Undo `compile`."""
+        self._compiled = None
+
+    def release(self) -> None:
+        """Let go of the module's own tensors, for lanes bring theirs; compiled code may look at them.
+
+        A search of the width would keep them all otherwise.
+        """
+        if not self.compiled:
+            for tensor in (*self.module.parameters(), *self.module.buffers()):
+                tensor.data = tensor.new_empty(0)
+
     @contextmanager
     def mode(self, training: bool, active: Mapping[str, bool]) -> Iterator[None]:
         """Layers train or evaluate within this; `active` names the dropout layers in which lanes drop."""
         self.module.train(training)
         for name, layer in self.dropouts.items():
-            layer.active = active[name]
+            # Compiled anew for each combination otherwise; where nothing is dropped, masks are 1.
+            layer.active = active[name] or self.compiled
         yield
 
-    def _call(self, state: Tensors, x: Tensor) -> Tensor:
-        """One forward pass; a buffer that the module assigns anew is assigned in `state`."""
+    def _lane(self, parameters: Tensors, buffers: Tensors, x: Tensor) -> tuple[Tensor, Tensors]:
+        """One lane's forward pass."""
+        state = {**parameters, **buffers}
         for layer in self.dropouts.values():
             layer.calls = 0
-        outputs: Tensor = functional_call(self.module, state, (x,), tie_weights=self._tied)
-        return outputs
+        with self._autocast(x):
+            outputs: Tensor = functional_call(self.module, state, (x,), tie_weights=self._tied)
+        assigned = {name: state[name] for name, was in buffers.items() if state[name] is not was}
+        return outputs.to(x.dtype), assigned
+
+    def _autocast(self, x: Tensor) -> AbstractContextManager[None]:
+        """For one forward pass: what it remembers of the weights in bfloat16 is not of the next step's."""
+        return torch.autocast(x.device.type, torch.bfloat16) if self.bfloat16 else nullcontext()
 
 
-class Fused(Program):
+class Together(Program):
     """All lanes in one forward and one backward pass.
 
-    vmap covers the forward pass alone: lanes do not meet, so the gradient of the losses' sum is each lane's
-    own, and autograd takes it over operations that are batched already. At 64 lanes, batch 32, this takes
-    two thirds of the time of `vmap(grad_and_value(...))`.
+    Lanes do not meet, so the gradient of the losses' sum is each lane's own.
     """
 
-    def __init__(self, module: nn.Module, task: Task) -> None:
-        super().__init__(module, task)
-        self._alone = OneByOne(module, task)
-        self._lanes: Callable[..., tuple[Tensor, Tensors]] = vmap(self._lane, in_dims=(0, 0, 0))
-        self._shared: Callable[..., tuple[Tensor, Tensors]] = vmap(self._lane, in_dims=(0, 0, None))
-
     def gradients(
-        self, parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor, seeds: Sequence[int]
-    ) -> tuple[Tensor, Sequence[Tensor]]:
+        self, parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor, seeds: Sequence[int], out: Tensors
+    ) -> Tensor:
         """See `Program`."""
-        if len(x) == 1:  # a third of the time without vmap
-            return self._alone.gradients(parameters, buffers, x, y, seeds)
-        outputs, assigned = self._lanes(parameters, buffers, x)
+        # A single lane would be compiled once more: dimensions of size 1 are never dynamic.
+        forward = self._compiled if self._compiled is not None and len(x) > 1 else self._forward
+        outputs, assigned = forward(parameters, buffers, x)
         _assign(buffers, assigned)
         loss = losses(self.task, outputs, y)
-        leaves = list(parameters.values())
-        return loss.detach(), torch.autograd.grad(loss.sum(), leaves, materialize_grads=True)
+        _write_gradients(loss.sum(), parameters, out)
+        return loss.detach()
 
     @torch.no_grad()
     def outputs(self, parameters: Tensors, buffers: Tensors, x: Tensor, seeds: Sequence[int]) -> Tensor:
         """See `Program`."""
-        outputs, assigned = self._shared(parameters, buffers, x)
+        outputs, assigned = self._evaluate(parameters, buffers, x)
         _assign(buffers, assigned)
         return outputs
 
-    def _lane(self, parameters: Tensors, buffers: Tensors, x: Tensor) -> tuple[Tensor, Tensors]:
-        state = {**parameters, **buffers}
-        outputs = self._call(state, x)
-        return outputs, {name: state[name] for name, was in buffers.items() if state[name] is not was}
+    def compile(self) -> None:
+        """See `Program`. Once for all numbers of lanes."""
+        self._compiled = _for_any_lanes(_compiled(self._forward, self.module))
+
+    @abstractmethod
+    def _forward(self, parameters: Tensors, buffers: Tensors, x: Tensor) -> tuple[Tensor, Tensors]:
+        """All lanes on examples of their own. x: [K, B, ...] → outputs [K, B, C]"""
+
+    @abstractmethod
+    def _evaluate(self, parameters: Tensors, buffers: Tensors, x: Tensor) -> tuple[Tensor, Tensors]:
+        """All lanes on the same examples. x: [N, ...] → outputs [K, N, C]"""
+
+
+class Fused(Together):
+    """By vmap.
+
+    It covers the forward pass alone, and autograd takes the gradient over operations that are batched
+    already. At 64 lanes, batch 32, this takes two thirds of the time of `vmap(grad_and_value(...))`.
+    """
+
+    def __init__(self, module: nn.Module, task: Task, bfloat16: bool = False) -> None:
+        super().__init__(module, task, bfloat16)
+        self._alone = OneByOne(module, task, bfloat16)
+        self._lanes: Forward = vmap(self._lane, in_dims=(0, 0, 0))
+        self._shared: Forward = vmap(self._lane, in_dims=(0, 0, None))
+
+    def gradients(
+        self, parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor, seeds: Sequence[int], out: Tensors
+    ) -> Tensor:
+        """See `Program`."""
+        if len(x) == 1:  # a third of the time without vmap
+            return self._alone.gradients(parameters, buffers, x, y, seeds, out)
+        return super().gradients(parameters, buffers, x, y, seeds, out)
+
+    def _forward(self, parameters: Tensors, buffers: Tensors, x: Tensor) -> tuple[Tensor, Tensors]:
+        return self._lanes(parameters, buffers, x)
+
+    def _evaluate(self, parameters: Tensors, buffers: Tensors, x: Tensor) -> tuple[Tensor, Tensors]:
+        return self._shared(parameters, buffers, x)
 
 
 class OneByOne(Program):
-    """One lane after the other, for modules that vmap cannot trace.
+    """One lane after the other: for modules that vmap cannot trace, or that gain nothing by it.
 
-    What such a module draws from torch's generator (functional dropout, for instance) starts at a seed of
-    the lane's own.
+    What a module draws from torch's generator (functional dropout, for instance) starts at a seed of the
+    lane's own.
     """
 
+    lanewise = True
+
     def gradients(
-        self, parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor, seeds: Sequence[int]
-    ) -> tuple[Tensor, Sequence[Tensor]]:
+        self, parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor, seeds: Sequence[int], out: Tensors
+    ) -> Tensor:
         """See `Program`."""
-        found = {name: torch.zeros_like(stacked) for name, stacked in parameters.items()}
         loss = []
         for lane, seed in enumerate(seeds):
             leaves = {name: stacked[lane].detach().requires_grad_() for name, stacked in parameters.items()}
             with seeded(seed, x.device):
-                outputs = self._lane(leaves, buffers, lane, x[lane])
-            loss.append(losses(self.task, outputs[None], y[lane][None])[0])
-            gradients = torch.autograd.grad(loss[-1], list(leaves.values()), allow_unused=True)
-            for stacked, gradient in zip(found.values(), gradients, strict=True):
-                if gradient is not None:
-                    stacked[lane] = gradient
-        return torch.stack(loss).detach(), list(found.values())
+                outputs = self._run(self._compiled or self._lane, leaves, buffers, lane, x[lane])
+            own = losses(self.task, outputs[None], y[lane][None])
+            _write_gradients(own[0], leaves, {name: stacked[lane] for name, stacked in out.items()})
+            loss.append(own.detach())
+        return torch.cat(loss)
 
     @torch.no_grad()
     def outputs(self, parameters: Tensors, buffers: Tensors, x: Tensor, seeds: Sequence[int]) -> Tensor:
@@ -140,17 +213,50 @@ class OneByOne(Program):
         for lane, seed in enumerate(seeds):
             with seeded(seed, x.device):
                 own = {name: stacked[lane] for name, stacked in parameters.items()}
-                found.append(self._lane(own, buffers, lane, x))
+                found.append(self._run(self._lane, own, buffers, lane, x))
         return torch.stack(found)
 
-    def _lane(self, parameters: Tensors, buffers: Tensors, lane: int, x: Tensor) -> Tensor:
+    def compile(self) -> None:
+        """See `Program`."""
+        self._compiled = _compiled(self._lane, self.module)
+
+    def _run(self, forward: Forward, parameters: Tensors, buffers: Tensors, lane: int, x: Tensor) -> Tensor:
         own = {name: stacked[lane] for name, stacked in buffers.items()}
-        state = {**parameters, **own}
-        outputs = self._call(state, x)
-        _assign(own, {name: state[name] for name, was in own.items() if state[name] is not was})
+        if self.channels_last and x.dim() == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        outputs, assigned = forward(parameters, own, x)
+        _assign(own, assigned)
         return outputs
+
+
+def _write_gradients(loss: Tensor, parameters: Tensors, out: Tensors) -> None:
+    gradients = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
+    for place, gradient in zip(out.values(), gradients, strict=True):
+        place.copy_(gradient)
 
 
 def _assign(buffers: Tensors, assigned: Tensors) -> None:
     for name, tensor in assigned.items():
         buffers[name].copy_(tensor.detach())
+
+
+def _compiled(forward: Forward, module: nn.Module) -> Forward:
+    """As one graph, or not at all. `reduce-overhead` records CUDA graphs; a CPU has none."""
+    import torch._dynamo  # a second more, where nothing is compiled
+
+    torch._dynamo.config.recompile_limit = MOST_COMPILED
+    mode = "reduce-overhead" if next(module.parameters()).device.type == "cuda" else None
+    compiled: Forward = torch.compile(forward, fullgraph=True, mode=mode)
+    return compiled
+
+
+def _for_any_lanes(compiled: Forward) -> Forward:
+    """The number of lanes is all that varies; `dynamic=True` takes equal sizes for the same one."""
+    from torch._dynamo import mark_dynamic  # a second more, where nothing is compiled
+
+    def forward(parameters: Tensors, buffers: Tensors, x: Tensor) -> tuple[Tensor, Tensors]:
+        for tensor in (*parameters.values(), *buffers.values(), x):
+            mark_dynamic(tensor, 0)
+        return compiled(parameters, buffers, x)
+
+    return forward

@@ -92,10 +92,8 @@ class Stack:
                     raise Interrupted(f"{len(members)} lanes stopped before step {step + 1} of {steps}")
                 self._buffers.update(keys)
                 x, y = self.data.batch(rows)
-                loss, gradients = self.program.gradients(
-                    self._parameters, self._buffers, x, y, [seed + step for seed in seeds]
-                )
-                torch.cat([gradient.flatten(1) for gradient in gradients], 1, out=self._updated.gradients)
+                drawn = [seed + step for seed in seeds]
+                loss = self.program.gradients(self._parameters, self._buffers, x, y, drawn, self._gradients)
                 self._optimizers.step(self._updated, done + (step + 1))
                 total += loss
         for member in members:
@@ -106,20 +104,34 @@ class Stack:
     def evaluate(self, metric: Metric) -> dict[LaneKey, float]:
         """`metric` of every lane on its fold's validation part; nan where that is empty."""
         values = dict.fromkeys(self.keys, torch.nan)
-        for fold in {key.fold for key in self._members}:
+        for fold, lanes in self._by_fold().items():
             part = self.data.validation[fold]
             if len(part):
-                lanes = [key for key in self._members if key.fold == fold]
                 scores = score(metric, self._outputs(part.features, lanes), part.targets)
                 values.update(zip(lanes, scores.tolist(), strict=True))
         return values
 
-    def predict(self, features: Tensor) -> Tensor:
-        """Outputs of every lane, in the order of `keys`: [N, ...] → [K, N, outputs]"""
-        return self._outputs(features.to(self.data.device, self.data.dtype), self.keys)
+    def predict(self, features: Tensor) -> dict[LaneKey, Tensor]:
+        """Outputs of every lane, on the CPU. features: [N, *input_shape] → [N, outputs] each"""
+        self._settle()
+        placed = self.data.placed(features)
+        found: dict[LaneKey, Tensor] = {}
+        for lanes in self._by_fold().values():
+            found.update(zip(lanes, self._outputs(placed, lanes).cpu(), strict=True))
+        return found
+
+    def _by_fold(self) -> dict[int, list[LaneKey]]:
+        """Lanes by their fold: those of one see the same examples, normalized alike."""
+        folds: dict[int, list[LaneKey]] = {}
+        for key in self._members:
+            folds.setdefault(key.fold, []).append(key)
+        return folds
 
     def _outputs(self, features: Tensor, lanes: Sequence[LaneKey]) -> Tensor:
-        """In the targets' own unit. The examples are shared by the lanes, not copied."""
+        """Of lanes of one fold, in the targets' own unit. They share the examples.
+
+        features: [N, *input_shape] → [K, N, outputs]
+        """
         parameters, buffers = self._parameters, self._buffers
         members = [self._members[key] for key in lanes]
         if len(members) < len(self._members):
@@ -129,7 +141,10 @@ class Stack:
         seeds = [stream(member.lane.key, "evaluation", member.epoch) for member in members]
         with self.program.mode(training=False, active=self._active):
             chunks = torch.split(features, max(EVALUATION_ROWS, 2 * self.batch_size))
-            outputs = [self.program.outputs(parameters, buffers, chunk, seeds) for chunk in chunks]
+            outputs = [
+                self.program.outputs(parameters, buffers, self.data.inputs(chunk, lanes[0].fold), seeds)
+                for chunk in chunks
+            ]
         return self.data.original(torch.cat(outputs, 1), [key.fold for key in lanes])
 
     def _steps(self, members: Sequence[Member]) -> Iterator[tuple[Tensor, Tensors]]:
@@ -178,7 +193,9 @@ class Stack:
             name: bool((self._buffers[joined(name, "scale")] != 1).any()) for name in self.program.dropouts
         }
         first, second = self._rows["first"], self._rows["second"]
-        self._updated = Rows(weights, torch.empty_like(weights), first, second)
+        gradients = torch.empty_like(weights)
+        self._gradients = self.layout.parameters(gradients)
+        self._updated = Rows(weights, gradients, first, second)
         hyperparameters = [member.lane.settings.hyperparameters for member in self._members.values()]
         self._optimizers = Optimizers(hyperparameters, self.data.dtype, self.data.device)
 

@@ -1,0 +1,62 @@
+"""Every command: the only place that reads argv or prints. Heavy imports wait until a command needs them.
+
+    study_files   run, submit, schema
+    workers       worker
+    studies       status, stop, resume, extend
+    results       finalize
+    databases     db init, db status, db upgrade
+
+`arguments` has what several of them take, `output` where they print to.
+"""
+
+import signal
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from hpo.cli.databases import db
+from hpo.cli.results import finalize
+from hpo.cli.studies import extend, resume, status, stop
+from hpo.cli.study_files import run, schema, submit
+from hpo.cli.workers import worker
+from hpo.errors import HpoError
+
+
+class _Group(TyperGroup):
+    """Errors as one clear message, with the exit codes that the README lists."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except HpoError as error:
+            print(f"hpo: {error}", file=sys.stderr)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            print("hpo: interrupted, nothing is lost; the same command goes on from here", file=sys.stderr)
+            raise typer.Exit(130) from error
+
+
+app = typer.Typer(
+    cls=_Group,
+    name="hpo",
+    help="Hyperparameter optimization for PyTorch: search, retrain, test once, export.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (run, submit, worker, status, stop, resume, extend, finalize, schema):
+    app.command()(command)
+app.add_typer(db, name="db")
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """The console script."""
+    signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: workers hand their trials back
+    app()

@@ -1,0 +1,102 @@
+"""Commands that read a study file: search it, register it, describe its format."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpo.cli.arguments import (
+    DEFAULT_STORAGE,
+    Json,
+    Lanes,
+    Lease,
+    Out,
+    Shared,
+    Storage,
+    StudyFile,
+    Threads,
+    Workers,
+    lanes_of,
+    opened,
+)
+from hpo.cli.output import make_console, print_json, say
+from hpo.cli.results import show_result
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hpo.config import StudyConfig
+    from hpo.search.database import Database
+    from hpo.search.records import StudyRecord
+
+
+def run(
+    study_file: StudyFile,
+    storage: Storage = DEFAULT_STORAGE,
+    workers: Workers = None,
+    lanes: Lanes = "auto",
+    threads: Threads = 1,
+    lease: Lease = 30.0,
+    checkpoints: Shared = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Search a study with parallel workers, retrain and test its winner, export it.
+
+    Run it again to go on where it was interrupted; once finished, it prints its recorded result.
+    """
+    from hpo.studyfile import load_study
+
+    config = load_study(study_file)  # before the imports that take seconds: mistakes are told at once
+    lane_count = lanes_of(lanes)
+
+    import torch
+
+    from hpo import live
+    from hpo.results.conclude import conclude, recorded, written
+    from hpo.results.export import check_replaceable
+    from hpo.search.running import WorkerOptions
+
+    console = make_console(as_json)
+    torch.set_num_threads(threads)
+    database = opened(storage)
+    study = _submit(database, config, console)
+    folder = out or Path("results") / config.name
+    known = recorded(study)
+    if known is None or written(known, folder) is None:
+        check_replaceable(folder, config.name)  # now, and not after the search
+    if known is None:
+        count = workers or max(1, (os.cpu_count() or 1) // 2)
+        options = WorkerOptions(lanes=lane_count, workers=count, lease=lease)
+        live.search(database, study, config, console, options, threads, checkpoints)
+    with live.final_progress(console) as progress:
+        conclusion = conclude(database, study, folder, progress)
+    show_result(database, study, conclusion, console, as_json)
+
+
+def submit(study_file: StudyFile, storage: Storage = DEFAULT_STORAGE) -> None:
+    """Register a study for workers to search. Submitting the same one again changes nothing."""
+    from hpo.studyfile import load_study
+
+    config = load_study(study_file)
+    console = make_console()
+    study = _submit(opened(storage), config, console)
+    say(console, f"{study.name}: {config.trials} trials; search them with `hpo worker {study.name}`")
+
+
+def _submit(database: "Database", config: "StudyConfig", console: "Console") -> "StudyRecord":
+    from hpo.data.prepare import prepare
+    from hpo.search.studies import Studies
+    from hpo.search.submission import submit as submit_study
+
+    prepared = prepare(config)
+    for finding in prepared.findings:
+        say(console, f"data: {finding.text}")
+    say(console, "data: rows: " + ", ".join(f"{count} {part}" for part, count in prepared.sizes.items()))
+    return submit_study(Studies(database), config, prepared.fingerprint)
+
+
+def schema() -> None:
+    """Print the JSON Schema of study files, for editors."""
+    from hpo.studyfile import json_schema
+
+    print_json(json_schema())

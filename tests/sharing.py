@@ -1,0 +1,33 @@
+"""How tests are shared out between processes, under `pytest -n 2`."""
+
+import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
+
+TOGETHER = {
+    "test_faults.py": "timed",
+    "test_launch.py": "timed",
+    "test_leases.py": "timed",
+    "test_memory.py": "timed",
+    "test_run.py": "run",
+    "test_report_browser.py": "browser",
+}
+"""Files whose tests all run in one process, by the name they share. Of those that measure time no two run at
+once; of the others, what a module's fixture made is made once."""
+
+
+class Sharing(LoadScopeScheduling):
+    """Tests go one by one to whichever process is free; those that belong together go first, together.
+
+    pytest-xdist's own `--dist loadgroup` would do this, but 3.8 has no effect under pytest 9: it writes the
+    group into `Item._nodeid`, which is no longer read.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0].rpartition("/")[2]
+        return TOGETHER.get(file, nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Sharing:
+    return Sharing(config, log)

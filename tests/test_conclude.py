@@ -1,0 +1,260 @@
+"""Concluding a study: one result, recorded once, whose folder can always be written."""
+
+import multiprocessing
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import study_of
+from safetensors.torch import load_file
+from searching import search
+
+from hpo.errors import HpoError
+from hpo.results import finalize as finalize_module
+from hpo.results import place as place_module
+from hpo.results.conclude import OPENINGS, Conclusion, conclude, recorded
+from hpo.results.export import FILES, LAST, is_complete
+from hpo.results.place import FINALIZER
+from hpo.search.database import Database
+from hpo.search.status import RESULT
+from hpo.search.studies import Studies
+from hpo.search.submission import EARLIER_RESULTS, extend
+
+CONFIG = study_of(
+    "name: wines\ndata: {source: sklearn, name: wine}\nsearch: {dropout: {low: 0.0, high: 0.5}}\n"
+    "options: {width: 8, depth: 1}\nsampler: random\ntrials: 3\n"
+    "training: {epochs: 2, batch_size: 64}\nfinal: {top: 1, seeds: 2}"
+)
+KILLED = 99
+
+
+@pytest.fixture
+def searched(sqlite: Database) -> Database:
+    search(sqlite, CONFIG)
+    return sqlite
+
+
+def concluded(database: Database, out: Path, **how: Any) -> Conclusion:
+    return conclude(database, Studies(database).study(CONFIG.name), out, **how)
+
+
+def attrs(database: Database) -> dict[str, Any]:
+    return Studies(database).study(CONFIG.name).attrs
+
+
+def texts(out: Path) -> list[str]:
+    return [(out / name).read_text() for name in ("metrics.json", "labels.json", "best.yaml")]
+
+
+@pytest.fixture
+def sealed(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Called, it makes opening the test part a failure."""
+
+    def opened(*_: Any) -> None:
+        raise AssertionError("the test part was opened")
+
+    return lambda: monkeypatch.setattr(finalize_module, "open_sealed", opened)
+
+
+def test_a_folder_that_is_gone_or_not_complete_is_written_again_with_the_test_part_sealed(
+    searched: Database, tmp_path: Path, sealed: Callable[[], None]
+) -> None:
+    out = tmp_path / "results" / "wines"
+    first = concluded(searched, out)
+    content, weights = texts(out), load_file(out / "model.safetensors")
+    assert {path.name for path in out.iterdir()} == set(FILES)
+    sealed()
+    for name in (None, "model.safetensors", "report.html", "metrics.json"):
+        if name is None:
+            shutil.rmtree(out)
+        else:
+            (out / name).unlink()
+        assert concluded(searched, out) == first
+        assert texts(out) == content
+        again = load_file(out / "model.safetensors")
+        assert again.keys() == weights.keys()
+        assert all(torch.equal(again[tensor], weights[tensor]) for tensor in weights)
+    assert len(attrs(searched)[OPENINGS]) == 1
+
+
+def test_where_the_recorded_folder_is_not_at_hand_it_is_written_to_where_it_is_wanted(
+    searched: Database, tmp_path: Path, sealed: Callable[[], None]
+) -> None:
+    first = concluded(searched, tmp_path / "here")
+    sealed()
+    assert concluded(searched, tmp_path / "elsewhere") == first, "it is there, complete"
+    (tmp_path / "here").rename(tmp_path / "of another machine")
+    moved = concluded(searched, tmp_path / "elsewhere")
+    assert (moved.result, moved.out) == (first.result, str(tmp_path / "elsewhere"))
+    assert recorded(Studies(searched).study("wines")) == moved
+    (tmp_path / "of another machine").rename(tmp_path / "here")
+    shutil.rmtree(tmp_path / "elsewhere")
+    assert concluded(searched, tmp_path / "here") == first
+
+
+def test_a_result_of_a_study_that_was_extended_meanwhile_does_not_count_as_its_result(
+    searched: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_open = finalize_module.open_sealed
+
+    def extended(*arguments: Any) -> Any:
+        extend(Studies(searched), Studies(searched).study("wines"), 2)
+        return really_open(*arguments)
+
+    monkeypatch.setattr(finalize_module, "open_sealed", extended)
+    concluded(searched, tmp_path / "out")
+    assert RESULT not in attrs(searched) and len(attrs(searched)[EARLIER_RESULTS]) == 1
+    assert len(search(searched, CONFIG)) == 5
+
+
+def test_two_at_once_open_the_test_part_once(searched: Database, tmp_path: Path) -> None:
+    answers: list[Conclusion] = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(concluded(searched, tmp_path / "out")))
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers[0] == answers[1]
+    assert len(attrs(searched)[OPENINGS]) == 1
+
+
+def test_the_place_of_a_process_elsewhere_is_taken_once_it_is_silent(
+    searched: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place_module, "SILENCE", 2.5)
+    studies, study = Studies(searched), Studies(searched).study("wines")
+    elsewhere = {"host": "elsewhere", "pid": 1, "id": "x", "beat": 0}
+    studies.set_attrs(study.study_id, {FINALIZER: elsewhere})
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(0.3):
+            studies.set_attrs(study.study_id, {FINALIZER: elsewhere | {"beat": time.monotonic()}})
+
+    alive = threading.Thread(target=beat)
+    alive.start()
+    waiting = threading.Thread(target=concluded, args=(searched, tmp_path / "out"))
+    waiting.start()
+    time.sleep(5)
+    assert RESULT not in attrs(searched), "it gave signs of life"
+    stop.set()
+    alive.join()
+    waiting.join(timeout=60)
+    assert RESULT in attrs(searched) and FINALIZER not in attrs(searched)
+
+
+def test_a_process_that_lost_its_place_does_not_open_the_test_part(
+    searched: Database, tmp_path: Path, sealed: Callable[[], None]
+) -> None:
+    sealed()
+    studies, study = Studies(searched), Studies(searched).study("wines")
+
+    def robbed(*_: Any) -> None:
+        studies.set_attrs(study.study_id, {FINALIZER: {"host": "elsewhere", "pid": 1, "id": "x", "beat": 0}})
+
+    with pytest.raises(HpoError, match="another process finalizes study 'wines'"):
+        concluded(searched, tmp_path / "out", progress=robbed)
+    assert OPENINGS not in attrs(searched) and attrs(searched)[FINALIZER]["host"] == "elsewhere"
+
+
+# --- killed at any point
+
+
+def end_at(point: int, folder: Path) -> None:
+    """End this process at the `point`th step that changes files in `folder` or the study's attributes."""
+    steps = 0
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+        if steps == point:
+            os._exit(KILLED)
+
+    def audit(event: str, arguments: tuple[Any, ...]) -> None:
+        if event not in {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}:
+            return
+        path = str(arguments[0])
+        # Between two other files of a folder it is as between these.
+        if path.startswith(str(folder)) and path.endswith(("wines", ".new", "best.json", LAST)):
+            step()
+
+    for name in ("set_attrs", "change_attrs"):
+        setattr(Studies, name, between(step, getattr(Studies, name)))
+    sys.addaudithook(audit)
+
+
+def between(step: Callable[[], None], really: Callable[..., None]) -> Callable[..., None]:
+    def stepping(*arguments: Any) -> None:
+        step()
+        really(*arguments)
+        step()
+
+    return stepping
+
+
+def conclude_and_end(url: str, out: Path, again: bool, point: int) -> None:
+    end_at(point, out.parent)
+    with Database(url) as database:
+        concluded(database, out, again=again)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("again", [False, True], ids=["first", "again"])
+def test_killed_at_any_point_it_leaves_a_result_whose_folder_can_be_written(
+    searched: Database, tmp_path: Path, sealed: Callable[[], None], again: bool
+) -> None:
+    out = tmp_path / "results" / "wines"
+    out.mkdir(parents=True)
+    if again:
+        concluded(searched, out)
+        (out / "notes.txt").write_text("mine")
+    before, openings = attrs(searched).get(RESULT), len(attrs(searched).get(OPENINGS, []))
+    file = Path(str(searched.url.database))
+    searched.engine.dispose()
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["pytest", "hpo.results.conclude", "hpo.search.launch"])
+    kept = tmp_path / "kept"
+    shutil.copytree(out, kept)
+    sealed()
+    for point in range(1, 100):
+        url, results = f"sqlite:///{tmp_path}/{point}.db", tmp_path / f"results {point}"
+        shutil.copy(file, url.removeprefix("sqlite:///"))
+        shutil.copytree(kept, results / "wines")
+        process = processes.Process(target=conclude_and_end, args=(url, results / "wines", again, point))
+        process.start()
+        process.join()
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == KILLED
+        with Database(url) as database:
+            check_what_is_left(database, results / "wines", before, openings)
+    assert point > 5
+
+
+def check_what_is_left(database: Database, out: Path, before: Any, openings: int) -> None:
+    left = attrs(database)
+    opened = len(left.get(OPENINGS, [])) > openings
+    if left.get(RESULT) is None:
+        with pytest.raises(HpoError if opened else AssertionError, match=r"the test .* was opened"):
+            concluded(database, out)
+        return
+    if left[RESULT] != before:
+        assert opened
+    answer = concluded(database, out)
+    assert is_complete(out, answer.result)
+    assert answer.result.openings[-1] == left[RESULT]["result"]["openings"][-1]
+    assert len(attrs(database).get(OPENINGS, [])) == len(left[OPENINGS])
+    assert {path.name for path in out.iterdir()} - {"notes.txt"} == set(FILES)
+    if before is not None:
+        assert (out / "notes.txt").read_text() == "mine"
+    assert not [path for path in out.parent.rglob("*") if path.is_file() and path.parent != out]
