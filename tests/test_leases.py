@@ -185,6 +185,18 @@ def test_a_worker_may_claim_trials_again_that_it_lost_unnoticed(database: Databa
     assert check(read_logs(tmp_path), trials, 12, expected=value) == []
 
 
+def test_an_attempt_that_came_to_nothing_brings_a_study_on(database: Database, study: StudyRecord) -> None:
+    store, leases, studies = Store(database), Leases(database), Studies(database)
+    seen = [studies.progress(study.study_id)]
+    for attempt in range(3):
+        store.claim(study.study_id, f"w{attempt}", {}, 1, PLENTY)
+        seen.append(studies.progress(study.study_id))
+        leases.reclaim(leases.running(), retries=1)
+        seen.append(studies.progress(study.study_id))
+    ends = [0, 0, 1, 1, 3, 3, 4]  # the second attempt is one too many: the trial fails
+    assert seen == [(number, 0) for number in ends]
+
+
 def test_a_trial_that_has_no_memory_beside_others_waits_again(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -169,7 +169,7 @@ class _Process:
         return lines
 
     def count_crash(self, progress: tuple[int, int]) -> None:
-        """Count a crash, after which so many trials had finished and so many epochs were recorded."""
+        """Count a crash, after which `Studies.progress` was this."""
         epochs_before = self.seen[1]
         self.fruitless = 1 if progress[1] > epochs_before else self.fruitless + 1
         self.crashes = 1 if progress != self.seen else self.crashes + 1

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from sqlalchemy.engine import Connection
 
 from hpo.errors import UsageError
-from hpo.search.database import DIRECTIONS, STEPS, STUDIES, STUDY_ATTRS, TRIALS, Database, utc_now
+from hpo.search.database import DIRECTIONS, LEASES, STEPS, STUDIES, STUDY_ATTRS, TRIALS, Database, utc_now
 from hpo.search.records import StudyRecord
 
 EXTENSIONS = "hpo:extensions"
@@ -186,14 +186,23 @@ class Studies:
         return self.database.read(work)
 
     def progress(self, study_id: int) -> tuple[int, int]:
-        """How many trials have finished, and how many epochs of all trials are recorded."""
+        """How far trials have come to an end, and how many epochs of all trials are recorded.
+
+        Counts trials that have finished, and attempts that came to nothing: each trial has only so many.
+        """
         ended = [state for state in TrialState if state.is_finished()]
         mine = TRIALS.c.study_id == study_id
         finished = sa.select(sa.func.count()).where(mine, TRIALS.c.state.in_(ended))
+        fruitless = (
+            sa.select(sa.func.coalesce(sa.func.sum(LEASES.c.fruitless), 0))
+            .join_from(LEASES, TRIALS, LEASES.c.trial_id == TRIALS.c.trial_id)
+            .where(mine)
+        )
         epochs = sa.select(sa.func.count()).select_from(STEPS.join(TRIALS)).where(mine)
 
         def work(connection: Connection) -> tuple[int, int]:
-            return connection.execute(finished).scalar_one(), connection.execute(epochs).scalar_one()
+            decided = connection.execute(finished).scalar_one() + connection.execute(fruitless).scalar_one()
+            return int(decided), connection.execute(epochs).scalar_one()
 
         return self.database.read(work)
 
