@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import report_example as example
 
-from hpo.results.report import write_report
+from hpo.results.report import render
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = pytest.mark.browser
@@ -32,7 +32,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study = example.config()
     trials = example.trials(study, 60)
     result = example.result(study, trials, CLASSES)
-    write_report(path, study, trials, result, example.FINDINGS, example.SIZES)
+    path.write_text(render(study, trials, result, example.FINDINGS, example.SIZES), encoding="utf-8")
     return path
 
 

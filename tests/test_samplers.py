@@ -1,6 +1,7 @@
 """Samplers: what a trial draws depends on its number, not on who draws it or when."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Any
@@ -36,7 +37,7 @@ search:
 
 
 class Instant:
-    """Trains a trial in no time: its value is its learning rate."""
+    """Trains a trial in next to no time: its value is its learning rate."""
 
     def __init__(self) -> None:
         self.values: dict[int, float] = {}
@@ -55,6 +56,7 @@ class Instant:
         self.values[number] = settings.hyperparameters.learning_rate
 
     def train_epoch(self, stop: Callable[[], bool] = lambda: False) -> dict[int, Epoch]:
+        time.sleep(0.03)  # so that no worker is through before the others have begun
         self.epochs.update(list(self.values))
         return {number: Epoch(self.epochs[number], value, 0.0) for number, value in self.values.items()}
 
@@ -70,9 +72,13 @@ def searched(database: Database, config: StudyConfig, workers: int) -> list[Froz
     """The study's trials after so many racing workers searched it."""
     study = submit(Studies(database), config, "fingerprint")
 
+    together = threading.Barrier(workers)
+
     def work() -> None:
         options = WorkerOptions(lanes=4, workers=workers, poll=0.05)
-        Worker(database, study, config, Instant(), options, threading.Event()).run()
+        worker = Worker(database, study, config, Instant(), options, threading.Event())
+        together.wait()
+        worker.run()
 
     threads = [threading.Thread(target=work) for _ in range(workers)]
     for thread in threads:
