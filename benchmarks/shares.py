@@ -57,12 +57,12 @@ def search(options, case, folder):
     spent = Counter()
     started = time.perf_counter()
     searcher = worker.Worker(database, study, config, Trainer(config, prepared), settings, threading.Event())
-    spent["measuring lanes"] = time.perf_counter() - started
     for owner, name, what in (
         (TrialCohort, "train_epoch", "training"),
         (TrialCohort, "add", "building networks"),
         (worker, "suggest", "sampling"),
         (searcher.optuna.pruner, "prune", "pruning"),
+        (searcher, "_measured", "measuring lanes"),
         (Store, "record", "storage"),
         (Store, "claim", "storage"),
         (worker.Snapshot, "refresh", "storage"),

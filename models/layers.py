@@ -6,6 +6,7 @@ below are then given all of them at once ([K, B, C]).
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -35,29 +36,41 @@ def dropout_words(key: Tensor, rows: int, columns: int) -> Tensor:
 
     key: int32 [...] → [..., rows, columns]. A word depends on its key and position alone.
     """
-    row = mix(torch.arange(rows, dtype=torch.int32, device=key.device).add_(0x3C6EF372))
-    column = mix(torch.arange(columns, dtype=torch.int32, device=key.device).add_(0x1B873593))
+    row, column = _places(rows, 0x3C6EF372, key.device), _places(columns, 0x1B873593, key.device)
     return mix(mix(key.unsqueeze(-1) ^ row).unsqueeze(-1) ^ column)
+
+
+def _places(count: int, salt: int, device: torch.device) -> Tensor:
+    """The scrambled numbers of rows or columns; kept, for they take as long to make as a small mask."""
+    if torch.compiler.is_compiling():
+        return _scrambled.__wrapped__(count, salt, device)
+    return _scrambled(count, salt, device)
+
+
+@lru_cache(maxsize=64)
+def _scrambled(count: int, salt: int, device: torch.device) -> Tensor:
+    return mix(torch.arange(count, dtype=torch.int32, device=device).add_(salt))
+
+
+def dropout_keep(key: Tensor, threshold: Tensor, rows: int, columns: int) -> Tensor:
+    """-1 (all bits set) where an element stays, 0 where it is dropped.
+
+    key, threshold: int32 [...] → int32 [..., rows, columns]. An element stays when its 16 bits of a word, as
+    a signed number, are below `threshold`. One word serves two neighbours, and the comparison is integer
+    arithmetic: with booleans and `torch.where` a mask takes several times as long, as does `rand_like` alone.
+    """
+    words = dropout_words(key, rows, (columns + 1) // 2)
+    halves = words.view(torch.int16)[..., :columns].to(torch.int32)
+    return halves.sub_(threshold[..., None, None]).bitwise_right_shift_(31)
 
 
 def dropout_mask(key: Tensor, threshold: Tensor, scale: Tensor, rows: int, columns: int) -> Tensor:
     """What to multiply with: `scale` where an element stays, 0 where it is dropped.
 
-    key, threshold: int32 [...]; scale: float32 [...] → float32 [..., rows, columns]. An element stays when
-    its 16 bits of a word, as a signed number, are below `threshold`. One word serves two elements, and the
-    mask is made by integer arithmetic on the bits of `scale`: measured on [64, 128, 64] (AVX-512, one
-    thread, median of 101) 10 µs a lane; with a comparison and `torch.where` 60, `rand_like` alone 35.
+    key, threshold: int32 [...]; scale: float32 [...] → float32 [..., rows, columns]
     """
-    half = (columns + 1) // 2
-    words = dropout_words(key, rows, half)
-    if torch.compiler.is_compiling():  # dynamo refuses an `out` that is a part of a tensor
-        mask = torch.cat((words >> 16, words[..., : columns - half] << 16 >> 16), -1)
-    else:
-        mask = torch.empty((*key.shape, rows, columns), dtype=torch.int32, device=key.device)
-        torch.bitwise_right_shift(words, 16, out=mask[..., :half])
-        torch.bitwise_right_shift(words[..., : columns - half] << 16, 16, out=mask[..., half:])
-    mask.sub_(threshold[..., None, None]).bitwise_right_shift_(31)
-    return mask.bitwise_and_(scale.view(torch.int32)[..., None, None]).view(torch.float32)
+    keep = dropout_keep(key, threshold, rows, columns)
+    return keep.bitwise_and_(scale.view(torch.int32)[..., None, None]).view(torch.float32)
 
 
 def _fronted(tensors: Sequence[Tensor], dims: Sequence[int | None], lanes: int) -> list[Tensor]:
@@ -121,13 +134,12 @@ class Dropout(nn.Dropout):
         if not self.training or not self.active:
             return x
         shape = self.mask_shape(x)
-        self.calls += 1
-        key = self.call_key(self.key)
-        dropped, _ = _Drop.apply(x, key, self.threshold, self.scale, shape)
+        dropped, _ = _Drop.apply(x, self.next_key(self.key), self.threshold, self.scale, shape)
         return x.copy_(dropped) if self.inplace else dropped
 
-    def call_key(self, key: Tensor) -> Tensor:
-        """The key of this call: the first, second, … of this forward pass."""
+    def next_key(self, key: Tensor) -> Tensor:
+        """The key of the next call: the first, second, … of this forward pass."""
+        self.calls += 1
         return key ^ (0x2545F491 * self.calls & 0x7FFFFFFF)
 
     def mask_shape(self, x: Tensor) -> tuple[int, ...]:

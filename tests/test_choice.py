@@ -126,7 +126,7 @@ def test_one_by_one_lanes_equal_themselves_alone_to_the_bit(
         assert curves(bench.cohort([one]), 4)[one.key] == together[one.key]
 
 
-def test_a_chain_in_bfloat16_comes_close_to_float32() -> None:
+def test_an_mlp_in_bfloat16_comes_close_to_float32() -> None:
     lanes = [lane(number) for number in range(6)]
     exact, rounded = (
         curves(Bench(dtype=torch.float32, precision=numbers).cohort(lanes), 5)
@@ -376,7 +376,7 @@ def test_auto_compiles_where_much_is_left_and_much_is_gained(
     """A step of a lane takes a second; there are 100 trials of 4 steps an epoch."""
 
     def compile_at_once(self: Chain) -> None:
-        self._compiled = self._forward
+        self._compiled = self._fresh_gradients
 
     monkeypatch.setattr(Chain, "compile", compile_at_once)
     monkeypatch.setattr(Probe, "seconds", lambda self, program, lanes: 1 / gain if program.compiled else 1.0)

@@ -24,11 +24,13 @@ sampler: random
 """
 
 LIMITED = """
-    import resource, sys
+    import math, resource, sys
+    from hpo.training import capacity
     from hpo.training.memory import used_memory
     import hpo.search.launch, torch
     from hpo.cli import main
     torch.set_num_threads(1)
+    capacity.GAIN, capacity.BUDGET = 0.0, math.inf  # memory alone is to limit the lanes, not the clock
     resource.setrlimit(resource.RLIMIT_DATA, (used_memory() + int(sys.argv.pop(1)), resource.RLIM_INFINITY))
     main()
 """

@@ -63,8 +63,8 @@ class Worker:
         self.ending = Ending(database, study, config.hours, options.poll)
         self.share = -(-default_in_flight(config) // options.workers)
         """Trials at most that are this worker's part of those in flight."""
-        self.capacity = options.lanes or self._measured()
-        """Lanes at most; halved when memory runs out."""
+        self.capacity = options.lanes or 0
+        """Lanes at most, 0 until they are measured; halved when memory runs out."""
         self.leases = Leases(database)
         self.snapshot = Snapshot(study, History(database, study.study_id))
         self.optuna = Study(study.name, self.snapshot, pruner=make_pruner(config))
@@ -90,6 +90,7 @@ class Worker:
             StorageError: the database stayed away for longer than its patience.
         """
         with Heartbeat(self.leases, self.name, self.options.lease, self.options.retries):
+            self.capacity = self.capacity or self._measured()  # its thread is there before memory gets scarce
             while not self.stop.is_set():
                 self._refill()
                 if self.running:

@@ -2,6 +2,7 @@
 
 import itertools
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from hpo.config import TrialSettings
 from hpo.errors import Interrupted
 from hpo.training.cohort import Cohort
 from hpo.training.lane import Lane, LaneKey
-from hpo.training.memory import free_memory, out_of_memory, used_memory
+from hpo.training.memory import free_memory, give_back_freed_memory, out_of_memory, used_memory
 
 log = structlog.get_logger()
 
@@ -84,6 +85,8 @@ def _or_0(measure: Callable[[], float]) -> float:
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
+        traceback.clear_frames(error.__traceback__)  # they hold the lanes' tensors
+        give_back_freed_memory()
         return 0.0
 
 

@@ -7,7 +7,7 @@ import structlog
 from torch import nn
 
 from hpo.errors import TrialError
-from hpo.training.chain import Chain, is_chain
+from hpo.training.chain import Chain
 from hpo.training.compiling import compile_if_it_pays
 from hpo.training.device_data import DeviceData
 from hpo.training.layout import convolutions_2d
@@ -72,10 +72,9 @@ class _Choice:
         return program
 
     def _interpreted(self) -> Program:
-        if is_chain(self.module):
-            chain = Chain(self.module, self.data.task, self.bfloat16)
-            if self._difference(chain) is None:
-                return chain
+        chain = None if self.bfloat16 else Chain.of(self.module, self.data.task)
+        if chain is not None and self._difference(chain) is None:
+            return chain
         alone = self._one_by_one()
         seconds = self.probe.seconds(alone, 1)
         if seconds > LONG:

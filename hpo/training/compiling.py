@@ -2,6 +2,7 @@
 
 from hpo.config import StudyConfig
 from hpo.training.chain import Chain
+from hpo.training.memory import give_back_freed_memory
 from hpo.training.probe import Probe, reason
 from hpo.training.program import Program
 from hpo.training.shapes import number_of_shapes
@@ -36,6 +37,7 @@ def compile_if_it_pays(program: Program, probe: Probe, config: StudyConfig, tria
             return None
     except Exception as error:  # noqa: BLE001  (a compiler that is not there, or no memory for so many lanes)
         why_not = reason(error)
+        give_back_freed_memory()
     if why_not is not None:
         program.interpret()
     return why_not
@@ -45,7 +47,8 @@ def _may_pay(program: Program, probe: Probe, config: StudyConfig, trials: float)
     steps = lane_steps(config, trials, probe.steps)
     if steps == 0 or (probe.data.device.type != "cuda" and not isinstance(program, Chain)):
         return False
-    return steps * _seconds(program, probe) > PAYS_FROM
+    # One lane by itself takes longest: where even that would not pay, no memory is taken for more of them.
+    return all(steps * probe.seconds(program, lanes) > PAYS_FROM for lanes in (1, _lanes(program)))
 
 
 def _compile(program: Program, probe: Probe) -> str | None:
@@ -61,7 +64,11 @@ def _gains_too_little(program: Program, probe: Probe, before: float) -> str | No
 
 
 def _seconds(program: Program, probe: Probe) -> float:
-    return probe.seconds(program, 1 if program.lanewise else _LANES)
+    return probe.seconds(program, _lanes(program))
+
+
+def _lanes(program: Program) -> int:
+    return 1 if program.lanewise else _LANES
 
 
 def lane_steps(config: StudyConfig, trials: float, steps: int) -> float:

@@ -28,6 +28,13 @@ def keep_freed_memory() -> bool:
     return all([mallopt(_TRIM_THRESHOLD, _NEVER), mallopt(_MMAP_THRESHOLD, _NEVER)])
 
 
+def give_back_freed_memory() -> None:
+    """What `keep_freed_memory` kept so far: where memory ran out, others need it (a thread's stack, say)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, on the device or here."""
     known = isinstance(error, MemoryError | torch.OutOfMemoryError)

@@ -6,6 +6,7 @@ Shapes: K lanes, B examples of a batch.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +34,22 @@ def losses(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:
     return each.view(targets.shape).mean(1)
 
 
+def losses_and_gradients(task: Task, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """`losses`, and the gradient of each with respect to its own outputs.
+
+    outputs: [K, B, C], targets: [K, B] → [K], [K, B, C]
+    """
+    rows = targets.shape[1]
+    if task == "regression":
+        differences = outputs - targets.unsqueeze(-1)
+        return differences.square().mean((1, 2)), differences * (2 / rows)
+    logarithms = outputs.log_softmax(-1)
+    right = targets.unsqueeze(-1)
+    loss = -logarithms.gather(-1, right).mean((1, 2))
+    gradient = logarithms.exp_()
+    return loss, gradient.scatter_add_(-1, right, gradient.new_full(right.shape, -1.0)).div_(rows)
+
+
 class Program(ABC):
     """One network and the way its lanes run.
 
@@ -55,7 +72,7 @@ class Program(ABC):
         self.dropouts = {name: layer for name, layer in module.named_modules() if isinstance(layer, Dropout)}
         parameters = len(list(module.named_parameters(remove_duplicate=False)))
         self._tied = parameters > len(list(module.parameters()))
-        self._compiled: Forward | None = None
+        self._compiled: Callable[..., Any] | None = None
 
     @abstractmethod
     def gradients(
@@ -117,49 +134,12 @@ class Program(ABC):
         return torch.autocast(x.device.type, torch.bfloat16) if self.bfloat16 else nullcontext()
 
 
-class Together(Program):
-    """All lanes in one forward and one backward pass.
-
-    Lanes do not meet, so the gradient of the losses' sum is each lane's own.
-    """
-
-    def gradients(
-        self, parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor, seeds: Sequence[int], out: Tensors
-    ) -> Tensor:
-        """See `Program`."""
-        # A single lane would be compiled once more: dimensions of size 1 are never dynamic.
-        forward = self._compiled if self._compiled is not None and len(x) > 1 else self._forward
-        outputs, assigned = forward(parameters, buffers, x)
-        _assign(buffers, assigned)
-        loss = losses(self.task, outputs, y)
-        _write_gradients(loss.sum(), parameters, out)
-        return loss.detach()
-
-    @torch.no_grad()
-    def outputs(self, parameters: Tensors, buffers: Tensors, x: Tensor, seeds: Sequence[int]) -> Tensor:
-        """See `Program`."""
-        outputs, assigned = self._evaluate(parameters, buffers, x)
-        _assign(buffers, assigned)
-        return outputs
-
-    def compile(self) -> None:
-        """See `Program`. Once for all numbers of lanes."""
-        self._compiled = _for_any_lanes(_compiled(self._forward, self.module))
-
-    @abstractmethod
-    def _forward(self, parameters: Tensors, buffers: Tensors, x: Tensor) -> tuple[Tensor, Tensors]:
-        """All lanes on examples of their own. x: [K, B, ...] → outputs [K, B, C]"""
-
-    @abstractmethod
-    def _evaluate(self, parameters: Tensors, buffers: Tensors, x: Tensor) -> tuple[Tensor, Tensors]:
-        """All lanes on the same examples. x: [N, ...] → outputs [K, N, C]"""
-
-
-class Fused(Together):
-    """By vmap.
+class Fused(Program):
+    """All lanes in one forward and one backward pass, by vmap.
 
     It covers the forward pass alone, and autograd takes the gradient over operations that are batched
-    already. At 64 lanes, batch 32, this takes two thirds of the time of `vmap(grad_and_value(...))`.
+    already: at 64 lanes, batch 32, this takes two thirds of the time of `vmap(grad_and_value(...))`. Lanes do
+    not meet, so the gradient of the losses' sum is each lane's own.
     """
 
     def __init__(self, module: nn.Module, task: Task, bfloat16: bool = False) -> None:
@@ -172,15 +152,24 @@ class Fused(Together):
         self, parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor, seeds: Sequence[int], out: Tensors
     ) -> Tensor:
         """See `Program`."""
-        if len(x) == 1:  # a third of the time without vmap
+        if len(x) == 1:  # a third of the time without vmap; compiled, it would be compiled once more
             return self._alone.gradients(parameters, buffers, x, y, seeds, out)
-        return super().gradients(parameters, buffers, x, y, seeds, out)
+        outputs, assigned = (self._compiled or self._lanes)(parameters, buffers, x)
+        _assign(buffers, assigned)
+        loss = losses(self.task, outputs, y)
+        _write_gradients(loss.sum(), parameters, out)
+        return loss.detach()
 
-    def _forward(self, parameters: Tensors, buffers: Tensors, x: Tensor) -> tuple[Tensor, Tensors]:
-        return self._lanes(parameters, buffers, x)
+    @torch.no_grad()
+    def outputs(self, parameters: Tensors, buffers: Tensors, x: Tensor, seeds: Sequence[int]) -> Tensor:
+        """See `Program`."""
+        outputs, assigned = self._shared(parameters, buffers, x)
+        _assign(buffers, assigned)
+        return outputs
 
-    def _evaluate(self, parameters: Tensors, buffers: Tensors, x: Tensor) -> tuple[Tensor, Tensors]:
-        return self._shared(parameters, buffers, x)
+    def compile(self) -> None:
+        """See `Program`. Once for all numbers of lanes."""
+        self._compiled = any_lanes(compiled(self._lanes, self.module))
 
 
 class OneByOne(Program):
@@ -218,7 +207,7 @@ class OneByOne(Program):
 
     def compile(self) -> None:
         """See `Program`."""
-        self._compiled = _compiled(self._lane, self.module)
+        self._compiled = compiled(self._lane, self.module)
 
     def _run(self, forward: Forward, parameters: Tensors, buffers: Tensors, lane: int, x: Tensor) -> Tensor:
         own = {name: stacked[lane] for name, stacked in buffers.items()}
@@ -240,23 +229,26 @@ def _assign(buffers: Tensors, assigned: Tensors) -> None:
         buffers[name].copy_(tensor.detach())
 
 
-def _compiled(forward: Forward, module: nn.Module) -> Forward:
+def compiled(passes: Callable[..., Any], module: nn.Module) -> Callable[..., Any]:
     """As one graph, or not at all. `reduce-overhead` records CUDA graphs; a CPU has none."""
     import torch._dynamo  # a second more, where nothing is compiled
 
     torch._dynamo.config.recompile_limit = MOST_COMPILED
     mode = "reduce-overhead" if next(module.parameters()).device.type == "cuda" else None
-    compiled: Forward = torch.compile(forward, fullgraph=True, mode=mode)
-    return compiled
+    return torch.compile(passes, fullgraph=True, mode=mode)
 
 
-def _for_any_lanes(compiled: Forward) -> Forward:
-    """The number of lanes is all that varies; `dynamic=True` takes equal sizes for the same one."""
+def any_lanes(passes: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiled `passes`, whose arguments are tensors with the lanes first, and dictionaries of such.
+
+    The number of lanes is all that varies; `dynamic=True` takes equal sizes for the same one.
+    """
     from torch._dynamo import mark_dynamic  # a second more, where nothing is compiled
 
-    def forward(parameters: Tensors, buffers: Tensors, x: Tensor) -> tuple[Tensor, Tensors]:
-        for tensor in (*parameters.values(), *buffers.values(), x):
-            mark_dynamic(tensor, 0)
-        return compiled(parameters, buffers, x)
+    def called(*arguments: Tensor | Tensors) -> Any:
+        for argument in arguments:
+            for tensor in argument.values() if isinstance(argument, dict) else (argument,):
+                mark_dynamic(tensor, 0)
+        return passes(*arguments)
 
-    return forward
+    return called

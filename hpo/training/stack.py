@@ -151,14 +151,14 @@ class Stack:
         """For each step, the examples of every lane ([K, B]) and the keys of its dropout layers ([K])."""
         steps, batch = self.data.steps(self.batch_size)
         names = [joined(name, "key") for name in self.program.dropouts]
-        orders, keys = [], []
+        orders = []
         for member in members:
             key, epoch = member.lane.key, member.epoch + 1
             order = sample_order(key, epoch, self.data.sizes[key.fold], steps * batch)
-            orders.append(order.add_(self.data.starts[key.fold]).view(steps, batch))
-            keys.append(dropout_keys(key, epoch, steps, len(names)))
-        rows = torch.stack(orders, 1).to(self.data.device)  # [S, K, B]
-        streams = torch.stack(keys, 2).to(self.data.device)  # [S, layers, K]
+            orders.append(order.add_(self.data.starts[key.fold]))
+        rows = torch.stack(orders).view(-1, steps, batch).transpose(0, 1).to(self.data.device)  # [S, K, B]
+        lanes = [(member.lane.key, member.epoch + 1) for member in members]
+        streams = dropout_keys(lanes, steps, len(names)).to(self.data.device)  # [S, layers, K]
         for step in range(steps):
             yield rows[step], dict(zip(names, streams[step], strict=True))
 

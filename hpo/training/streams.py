@@ -1,13 +1,14 @@
 """Random streams of a lane, keyed by what they are for: never drawn in the order of a cohort."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from hpo.training.lane import LaneKey
+from models.layers import dropout_words
 
 
 def stream(key: LaneKey, *purpose: str | int) -> int:
@@ -33,7 +34,10 @@ def sample_order(key: LaneKey, epoch: int, rows: int, count: int) -> Tensor:
     return torch.randperm(rows, generator=generator)[:count]
 
 
-def dropout_keys(key: LaneKey, epoch: int, steps: int, layers: int) -> Tensor:
-    """A key for each dropout layer at each step of an epoch. → int32 [steps, layers]"""
-    generator = torch.Generator().manual_seed(stream(key, "dropout", epoch))
-    return torch.randint(-(2**31), 2**31, (steps, layers), generator=generator, dtype=torch.int64).int()
+def dropout_keys(lanes: Sequence[tuple[LaneKey, int]], steps: int, layers: int) -> Tensor:
+    """A key for each lane and dropout layer at each step of an epoch.
+
+    lanes: with the number of the epoch of each. → int32 [steps, layers, K]
+    """
+    words = [stream(key, "dropout", epoch) % 2**32 - 2**31 for key, epoch in lanes]
+    return dropout_words(torch.tensor(words, dtype=torch.int32), steps, layers).permute(1, 2, 0)

@@ -1,0 +1,253 @@
+"""The links of a chain: common layers on stacked tensors, their gradients written out.
+
+autograd would cost more than the arithmetic of a small network: 3 ms a step of the MLP, however many lanes
+there are, and passes over memory that writing gradients out spares.
+
+Shapes: K lanes, B examples of a batch, F features.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hpo.training.layout import Tensors, joined
+from models.layers import BatchNorm1d, Dropout, dropout_keep, dropout_mask, normalize
+
+aten = torch.ops.aten
+
+
+class Link(ABC):
+    """One layer of all lanes, or some that follow each other."""
+
+    learns = False
+    """Whether it has parameters."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, state: Tensors) -> tuple[Tensor, Any]:
+        """x: [K, B, ...] → the layer's output [K, B, ...], and what `backward` needs to know.
+
+        state: stacked parameters and buffers, by qualified name. Buffers change in place.
+        """
+
+    @abstractmethod
+    def backward(self, gradient: Tensor, known: Any, state: Tensors, out: Tensors) -> Callable[[], Tensor]:
+        """The gradients of the layer's own parameters go into `out`.
+
+        gradient: of the loss, with respect to the output; it may be changed.
+
+        Returns: what computes the gradient with respect to x, for nobody needs that of the first layer.
+        """
+
+
+class Flatten(Link):
+    """[K, B, ...] → [K, B, F]"""
+
+    def forward(self, x: Tensor, state: Tensors) -> tuple[Tensor, torch.Size]:
+        return x.flatten(2), x.shape
+
+    def backward(
+        self, gradient: Tensor, known: torch.Size, state: Tensors, out: Tensors
+    ) -> Callable[[], Tensor]:
+        return lambda: gradient.view(known)
+
+
+class Linear(Link):
+    """[K, B, F] → [K, B, outputs]"""
+
+    learns = True
+
+    def __init__(self, name: str, layer: nn.Module) -> None:
+        self.weight = joined(name, "weight")
+        self.bias = None if layer._parameters["bias"] is None else joined(name, "bias")
+
+    def forward(self, x: Tensor, state: Tensors) -> tuple[Tensor, Tensor]:
+        weight = state[self.weight].transpose(1, 2)
+        if self.bias is None:
+            return torch.bmm(x, weight), x
+        return torch.baddbmm(state[self.bias].unsqueeze(1), x, weight), x
+
+    def backward(self, gradient: Tensor, known: Tensor, state: Tensors, out: Tensors) -> Callable[[], Tensor]:
+        if self.weight in out:
+            torch.bmm(gradient.transpose(1, 2), known, out=out[self.weight])
+        if self.bias in out:
+            torch.sum(gradient, 1, out=out[self.bias])
+        return lambda: torch.bmm(gradient, state[self.weight])
+
+
+class Elementwise(Link):
+    """A function of each number. [K, B, ...] → the same shape"""
+
+    def __init__(self, layer: nn.Module) -> None:
+        self.layer = layer
+        self.derivative = DERIVATIVES[type(layer)]
+
+    def forward(self, x: Tensor, state: Tensors) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        y = self.layer(x.clone() if getattr(self.layer, "inplace", False) else x)
+        return y, (x, y)
+
+    def backward(
+        self, gradient: Tensor, known: tuple[Tensor, Tensor], state: Tensors, out: Tensors
+    ) -> Callable[[], Tensor]:
+        return lambda: self.derivative(self.layer, gradient, *known)
+
+
+DERIVATIVES: dict[type[nn.Module], Callable[[Any, Tensor, Tensor, Tensor], Tensor]] = {
+    nn.Identity: lambda _, gradient, _x, _y: gradient,
+    nn.ReLU: lambda _, gradient, _x, y: aten.threshold_backward(gradient, y, 0),
+    nn.LeakyReLU: lambda layer, gradient, x, _y: aten.leaky_relu_backward(
+        gradient, x, layer.negative_slope, False
+    ),
+    nn.ELU: lambda layer, gradient, x, _y: aten.elu_backward(gradient, layer.alpha, 1, 1, False, x),
+    nn.GELU: lambda layer, gradient, x, _y: aten.gelu_backward(gradient, x, approximate=layer.approximate),
+    nn.SiLU: lambda _, gradient, x, _y: aten.silu_backward(gradient, x),
+    nn.Mish: lambda _, gradient, x, _y: aten.mish_backward(gradient, x),
+    nn.Tanh: lambda _, gradient, _x, y: aten.tanh_backward(gradient, y),
+    nn.Sigmoid: lambda _, gradient, _x, y: aten.sigmoid_backward(gradient, y),
+}
+"""Layer, gradient, input, output → the gradient with respect to the input."""
+
+
+class Drop(Link):
+    """Dropout by itself. [K, B, ...] → the same shape"""
+
+    def __init__(self, name: str, layer: Dropout) -> None:
+        self.layer = layer
+        self.names = [joined(name, buffer) for buffer in ("key", "threshold", "scale")]
+
+    def forward(self, x: Tensor, state: Tensors) -> tuple[Tensor, Tensor | None]:
+        if not self.layer.training or not self.layer.active:
+            return x, None
+        key, threshold, scale = (state[name] for name in self.names)
+        mask = dropout_mask(self.layer.next_key(key), threshold, scale, x.shape[1], math.prod(x.shape[2:]))
+        mask = mask.to(x.dtype).view(x.shape)
+        return x * mask, mask
+
+    def backward(
+        self, gradient: Tensor, known: Tensor | None, state: Tensors, out: Tensors
+    ) -> Callable[[], Tensor]:
+        return lambda: gradient if known is None else gradient * known
+
+
+class Normalize(Link):
+    """Batch norm, with the ReLU and the dropout that follow it. [K, B, F] → the same shape
+
+    A dropout's scale goes into batch norm's own factor. What a ReLU or a dropout has made 0 is 0 in the
+    output, so that one look at it gives the gradient of both.
+    """
+
+    learns = True
+
+    def __init__(self, name: str, layer: BatchNorm1d, relu: bool, dropout: Drop | None) -> None:
+        self.layer = layer
+        self.names = [joined(name, own) for own in ("weight", "bias", "running_mean", "running_var")]
+        self.batches = joined(name, "num_batches_tracked")
+        self.relu = relu
+        self.dropout = dropout
+
+    def forward(self, x: Tensor, state: Tensors) -> tuple[Tensor, Any]:
+        weight, bias, mean, variance = (state[name] for name in self.names)
+        if not self.layer.training:
+            y = normalize(self.layer, x, weight, bias, mean, variance)
+            return (y.relu_() if self.relu else y), None
+        batch_mean = x.mean(1, keepdim=True)
+        centered = x - batch_mean
+        batch_variance = centered.square().mean(1)
+        self._track(state, batch_mean.squeeze(1), batch_variance, x.shape[1])
+        inverse = (batch_variance + self.layer.eps).rsqrt_()
+        factor = weight * inverse
+        scale = self._scale(state, x.dtype)
+        if scale is not None:
+            factor, bias = factor * scale, bias * scale
+        y = torch.addcmul(bias.unsqueeze(1), centered, factor.unsqueeze(1))
+        if self.relu:
+            y.relu_()
+        if scale is not None:
+            y = self._drop(y, state)
+        return y, (y, centered, inverse, factor, scale)
+
+    def _track(self, state: Tensors, mean: Tensor, variance: Tensor, rows: int) -> None:
+        """Running statistics; the variance is the unbiased one, as in torch."""
+        assert self.layer.momentum is not None
+        _, _, running_mean, running_variance = (state[name] for name in self.names)
+        state[self.batches].add_(1)
+        running_mean.lerp_(mean, self.layer.momentum)
+        running_variance.lerp_(variance * (rows / (rows - 1)), self.layer.momentum)
+
+    def _scale(self, state: Tensors, dtype: torch.dtype) -> Tensor | None:
+        """[K, 1]; None where nothing is dropped."""
+        if self.dropout is None or not self.dropout.layer.active:
+            return None
+        return state[self.dropout.names[2]].to(dtype).unsqueeze(1)
+
+    def _drop(self, y: Tensor, state: Tensors) -> Tensor:
+        """Without the scale, which is in `y` already."""
+        assert self.dropout is not None
+        key, threshold = (state[name] for name in self.dropout.names[:2])
+        keep = dropout_keep(self.dropout.layer.next_key(key), threshold, *y.shape[1:])
+        if y.dtype == torch.float32:
+            return (y.view(torch.int32) & keep).view(torch.float32)
+        return y * keep.neg().to(y.dtype)
+
+    def backward(self, gradient: Tensor, known: Any, state: Tensors, out: Tensors) -> Callable[[], Tensor]:
+        """Ioffe and Szegedy, "Batch Normalization" (2015), section 3, collected by powers of x."""
+        y, centered, inverse, factor, scale = known
+        if self.relu:
+            gradient = aten.threshold_backward(gradient, y, 0)
+        bias = gradient.sum(1)
+        slope = (gradient * centered).sum(1) * inverse
+        for name, own in zip(self.names[:2], (slope, bias), strict=True):
+            if name in out:
+                out[name].copy_(own if scale is None else own * scale)
+        rows = y.shape[1]
+
+        def with_respect_to_x() -> Tensor:
+            x = torch.addcmul((bias * factor / -rows).unsqueeze(1), gradient, factor.unsqueeze(1))
+            return x.addcmul_(centered, (slope * factor * inverse / -rows).unsqueeze(1))
+
+        return with_respect_to_x
+
+
+def links(module: nn.Module) -> list[Link] | None:
+    """The links of a sequence of known layers, on rows of features; None for any other module."""
+    named = list(module.named_modules(remove_duplicate=False))
+    layers = [(name, layer) for name, layer in named if type(layer) is not nn.Sequential]
+    # A layer at two places has one name in the state; and the first layer must make rows of features.
+    if len({layer for _, layer in named}) < len(named) or not layers or type(layers[0][1]) is not nn.Flatten:
+        return None
+    if not all(_is_known(layer) for _, layer in layers):
+        return None
+    return list(_linked(layers))
+
+
+def _is_known(layer: nn.Module) -> bool:
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks)
+    if any(hooks):
+        return False
+    if isinstance(layer, nn.Flatten):
+        return (layer.start_dim, layer.end_dim) == (1, -1)
+    return type(layer) in {nn.Linear, BatchNorm1d, Dropout, *DERIVATIVES}
+
+
+def _linked(layers: Sequence[tuple[str, nn.Module]]) -> Iterator[Link]:
+    left = list(layers)
+    while left:
+        name, layer = left.pop(0)
+        if isinstance(layer, nn.Flatten):
+            yield Flatten()
+        elif isinstance(layer, nn.Linear):
+            yield Linear(name, layer)
+        elif isinstance(layer, Dropout):
+            yield Drop(name, layer)
+        elif isinstance(layer, BatchNorm1d):
+            relu = bool(left) and type(left[0][1]) is nn.ReLU
+            if relu:
+                left.pop(0)
+            dropped = left.pop(0) if relu and left and isinstance(left[0][1], Dropout) else None
+            dropout = Drop(dropped[0], dropped[1]) if dropped and isinstance(dropped[1], Dropout) else None
+            yield Normalize(name, layer, relu, dropout)
+        else:
+            yield Elementwise(layer)

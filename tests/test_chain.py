@@ -1,0 +1,129 @@
+"""Chains: their written-out gradients are autograd's, layer by layer and together."""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hpo.config import Task
+from hpo.training.chain import Chain
+from hpo.training.layout import constants
+from hpo.training.program import OneByOne, Program
+from models.layers import Dropout, stackable
+
+LANES, ROWS = 3, 12
+ACTIVATIONS: list[Callable[[], nn.Module]] = [
+    nn.Identity,
+    nn.ReLU,
+    lambda: nn.ReLU(inplace=True),
+    lambda: nn.LeakyReLU(0.2, inplace=True),
+    lambda: nn.ELU(0.7),
+    nn.GELU,
+    lambda: nn.GELU(approximate="tanh"),
+    nn.SiLU,
+    nn.Mish,
+    nn.Tanh,
+    nn.Sigmoid,
+]
+
+
+def network(*hidden: nn.Module, outputs: int = 3) -> nn.Module:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(5, 8), *hidden, nn.Linear(8, outputs))
+    return stackable(module).double()
+
+
+def norm() -> nn.BatchNorm1d:
+    layer = nn.BatchNorm1d(8, momentum=0.3)
+    nn.init.normal_(layer.weight)
+    nn.init.normal_(layer.bias)
+    return layer
+
+
+def passes(
+    program: Program, module: nn.Module, outputs: int
+) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    """Losses, gradients and buffers of a training pass of lanes that differ in all that they may."""
+    generator = torch.Generator().manual_seed(0)
+    parameters, buffers = {}, {}
+    for name, tensor in module.named_parameters():
+        if tensor.requires_grad:
+            noise = torch.randn(LANES, *tensor.shape, generator=generator, dtype=torch.float64)
+            parameters[name] = (tensor.detach() + 0.1 * noise).requires_grad_()
+    for name, tensor in constants(module).items():
+        buffers[name] = torch.stack([tensor] * LANES)
+        if name.endswith("key"):
+            buffers[name] += torch.arange(LANES, dtype=torch.int32)
+    for name, layer in module.named_modules():
+        if isinstance(layer, Dropout):  # `double` is for weights; a scale is float32 by its bits
+            buffers[f"{name}.scale"] = buffers[f"{name}.scale"].float()
+    x = torch.randn(LANES, ROWS, 5, generator=generator, dtype=torch.float64)
+    classes = torch.randint(outputs, (LANES, ROWS), generator=generator)
+    numbers = torch.randn(LANES, ROWS, generator=generator, dtype=torch.float64)
+    out = {name: torch.full_like(tensor, torch.nan) for name, tensor in parameters.items()}
+    before = x.clone()
+    with program.mode(training=True, active=dict.fromkeys(program.dropouts, True)):
+        y = classes if program.task == "classification" else numbers
+        losses = program.gradients(parameters, buffers, x, y, range(LANES), out)
+    assert torch.equal(x, before), "other lanes read the examples too"
+    return losses, out, buffers
+
+
+def check(module: nn.Module, task: Task = "classification", outputs: int = 3) -> None:
+    chain = Chain.of(copy.deepcopy(module), task)
+    assert chain is not None
+    found = passes(chain, module, outputs)
+    expected = passes(OneByOne(copy.deepcopy(module), task), module, outputs)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_an_activation_passes_autograds_gradient(activation: Callable[[], nn.Module]) -> None:
+    check(network(activation()))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        lambda rate: [norm(), nn.ReLU(), nn.Dropout(rate)],
+        lambda rate: [norm(), nn.ReLU(inplace=True), nn.Dropout(rate)],
+        lambda rate: [norm(), nn.Dropout(rate), nn.ReLU()],
+        lambda rate: [norm(), nn.GELU(), nn.Dropout(rate)],
+        lambda rate: [nn.ReLU(), nn.Dropout(rate), norm()],
+        lambda rate: [norm(), nn.ReLU(), nn.Linear(8, 8), nn.Dropout(rate)],
+        lambda rate: [nn.Sequential(norm(), nn.ReLU()), nn.Sequential(nn.Dropout(rate), nn.Tanh())],
+    ],
+)
+def test_layers_that_run_as_one_pass_autograds_gradient(
+    hidden: Callable[[float], list[nn.Module]], rate: float
+) -> None:
+    check(network(*hidden(rate)))
+
+
+def test_a_regressions_gradient_is_autograds() -> None:
+    check(network(norm(), nn.ReLU(), outputs=1), "regression", 1)
+
+
+def test_what_is_frozen_is_passed_through_and_has_no_gradient() -> None:
+    module = network(norm(), nn.ReLU(), nn.Linear(8, 8))
+    for layer in (module[1], module[2]):  # type: ignore[index]
+        layer.weight.requires_grad = False
+    module[4].bias.requires_grad = False  # type: ignore[index]
+    check(module)
+
+
+def test_other_modules_are_no_chains() -> None:
+    shared = nn.ReLU()
+    hooked = network(nn.ReLU())
+    hooked[1].register_forward_hook(lambda *_: None)  # type: ignore[index]
+    for module in (
+        nn.Sequential(nn.Linear(5, 3)),  # its input may have more dimensions than one
+        nn.Sequential(nn.Flatten(0), nn.Linear(5, 3)),
+        network(nn.Softmax(1)),
+        network(shared, shared),
+        hooked,
+        nn.ReLU(),
+    ):
+        assert Chain.of(module, "classification") is None
