@@ -1,4 +1,4 @@
-"""A user's own images and network: EMNIST-36 as idx files, and a CNN. Both sides of benchmarks/cnn.py use it.
+"""A user's own images and network: EMNIST-36 as idx files, and a CNN: of both sides of benchmarks/images.py.
 
 Shapes: N images, H, W pixels, C channels.
 """

@@ -1,16 +1,16 @@
-"""A CNN on images: trials per hour of hpo and of an Optuna + DataLoader script, and what lanes are worth.
+"""A CNN on images: hpo against an Optuna + DataLoader script, and what lanes are worth.
 
-usage: python benchmarks/cnn.py FOLDER [--examples 7500] [--trials 8] [--epochs 2] [--processes 2] [--runs 1]
-                                [--width 32] [--lanes auto] [--precision auto] [--compile auto]
+usage: python benchmarks/images.py FOLDER [--examples 7500] [--trials 8] [--epochs 2] [--processes 2]
+                                [--runs 1] [--width 32] [--lanes auto] [--precision auto] [--compile auto]
                                 [--peer-processes P] [--workers 0] [--bf16]
-       python benchmarks/cnn.py FOLDER --curve [--batch-size 64] [--most 16] [--steps 8] [--repeats 5]
+       python benchmarks/images.py FOLDER --curve [--batch-size 64] [--most 16] [--steps 8] [--repeats 5]
                                 [--width 32] [--precision auto] [--compile auto] [--bf16]
 
 FOLDER has the idx files of EMNIST-36 (or MNIST). Of so many examples, as many of each class, 80 % train, 15 %
 validate, and the rest is sealed; 86400 are all of EMNIST-36. Network and loader are those of
 peers/emnist.py. Both sides use the GPU if there is one: there, a run that says something is
 
-    python benchmarks/cnn.py FOLDER --examples 86400 --trials 256 --epochs 10 --processes 1 \\
+    python benchmarks/images.py FOLDER --examples 86400 --trials 256 --epochs 10 --processes 1 \\
         --peer-processes 4 --workers 2
 
 hpo searches first, at random and without a pruner; the script then trains the very same trials, on the very
@@ -84,7 +84,7 @@ def study_text(options, seed):
 
 
 def compare(options, seed):
-    """The summaries of both sides, the peer's and hpo's, with their CPU seconds; the sizes of the parts."""
+    """The summaries of both sides, the peer's and hpo's, with their CPU seconds."""
     with tempfile.TemporaryDirectory() as folder:
         comparison = Comparison(folder, study_text(options, seed), options.processes)
         spent = [cpu_seconds()]
@@ -97,20 +97,20 @@ def compare(options, seed):
         theirs = comparison.peer(sys.executable, "cnn_script.py", params, *numbers, *extra)
         spent.append(cpu_seconds())
         ours = summary(seconds, trials) | {"cpu": spent[1] - spent[0]}
-        return theirs | {"cpu": spent[2] - spent[1]}, ours, comparison.prepared.sizes
+        return theirs | {"cpu": spent[2] - spent[1]}, ours
 
 
 def print_comparison(options):
     """A line for each run, and one of medians."""
-    heads = ["peer trials/h", "hpo trials/h", "ratio", "peer images/s", "hpo images/s"]
+    heads = ["peer trials/h", "hpo trials/h", "ratio", "peer epochs/min", "hpo epochs/min"]
     print(row("run", [*heads, "best", "trials", "epochs", "seconds", "CPU seconds"]))
     runs = []
     for seed in range(options.runs):
-        theirs, ours, sizes = compare(options, seed)
+        theirs, ours = compare(options, seed)
         pair = theirs, ours
         rates = [side["trials"] / side["seconds"] * 3600 for side in pair]
-        images = [side["epochs"] * sizes["train"] / side["seconds"] for side in pair]
-        runs.append([*rates, rates[1] / rates[0], *images])
+        epochs = [side["epochs"] / side["seconds"] * 60 for side in pair]
+        runs.append([*rates, rates[1] / rates[0], *epochs])
         shown = {"best": ".4f", "trials": "d", "epochs": "d", "seconds": ".0f", "cpu": ".0f"}
         both = [" / ".join(format(side[what], form) for side in pair) for what, form in shown.items()]
         print(row(str(seed), [*cells(runs[-1]), *both]), flush=True)
@@ -122,7 +122,7 @@ def print_comparison(options):
 
 def cells(figures):
     """Rates and their ratio, as they are shown."""
-    return [f"{figure:.2f}" if index == 2 else f"{figure:,.0f}" for index, figure in enumerate(figures)]
+    return [f"{figure:,.0f}" if index < 2 else f"{figure:.2f}" for index, figure in enumerate(figures)]
 
 
 # --- lanes against throughput

@@ -1,4 +1,4 @@
-"""benchmarks/cnn.py: a user's images come through `load` as they should, and both sides train on them."""
+"""benchmarks/images.py: a user's images come through `load` as they should, and both sides train on them."""
 
 import gzip
 import subprocess
@@ -74,7 +74,7 @@ def test_what_is_not_there_is_named(tmp_path: Path, images: Path) -> None:
 @pytest.mark.slow
 def test_both_sides_train_the_same_trials_and_lanes_are_measured(images: Path) -> None:
     small = ["--examples=90", "--epochs=1", "--trials=2", "--width=2"]
-    command = [sys.executable, BENCHMARKS / "cnn.py", images, *small]
+    command = [sys.executable, BENCHMARKS / "images.py", images, *small]
     compared = subprocess.run([*command, "--processes=1"], capture_output=True, text=True)
     assert compared.returncode == 0, compared.stderr
     (line,) = [line for line in compared.stdout.splitlines() if line.startswith("0 ")]
