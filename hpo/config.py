@@ -35,6 +35,7 @@ from hpo.space import Parameter, Value
 
 Metric = Literal["accuracy", "f1", "roc_auc", "loss", "rmse", "mae", "r2"]
 Optimizer = Literal["adam", "adamw", "rmsprop", "sgd"]
+Schedule = Literal["constant", "cosine", "one_cycle"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Compile = Literal["auto", "on", "off"]
 Direction = Literal["maximize", "minimize"]
@@ -105,13 +106,49 @@ class Hyperparameters(Section):
     )
     momentum: float = Field(0.0, ge=0, lt=1, description="Of sgd and rmsprop.")
     nesterov: bool = Field(False, description="Of sgd with momentum.")
+    schedule: Schedule = Field(
+        "constant",
+        description="Of the learning rate, step by step over all training.epochs, as in torch.optim.",
+    )
+    warmup: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Epochs in which the learning rate rises first; with one_cycle, 0 is 30 % of all.",
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="Share of a training target that is spread over all classes."
+    )
+    ema_decay: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Of the moving average of the weights that is evaluated and exported; 0: none.",
+    )
+    shift: float = Field(
+        0.0, ge=0, le=0.5, description="Training images are shifted by up to this share of their sides."
+    )
+    rotation: float = Field(
+        0.0, ge=0, le=180, description="Training images are rotated by up to so many degrees."
+    )
+    scale: float = Field(
+        0.0, ge=0, le=0.9, description="Training images are scaled by a factor of up to 1 ± this."
+    )
+    cutout: float = Field(
+        0.0, ge=0, le=1, description="Share of the sides of a box that is blanked in training images."
+    )
+    horizontal_flip: bool = Field(False, description="Every other training image is mirrored, at random.")
+
+
+AUGMENTATION = ("shift", "rotation", "scale", "cutout", "horizontal_flip")
+"""Hyperparameters that distort the images of the training part; 0 and false leave them alone."""
 
 
 class Training(Hyperparameters):
     """How a trial trains."""
 
     epochs: Whole = Field(30, ge=1, description="Epochs of a trial that is not pruned.")
-    seed: Seed = Field(0, description="Of splits, initial weights, sample order, dropout.")
+    seed: Seed = Field(0, description="Of splits, initial weights, sample order, dropout, augmentation.")
     select: Literal["last", "best_epoch"] = Field(
         "last", description="A trial's value is its last epoch's, or its best one's."
     )

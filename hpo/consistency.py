@@ -1,55 +1,20 @@
 """What the sections of a study file, each valid by itself, say against each other."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 from pydantic import ValidationError
 
 import models
 from hpo import config as cfg
+from hpo import recipe
 from hpo import space as sp
-from hpo.config import DIRECTIONS, TASKS, Hyperparameters, StudyConfig
+from hpo.config import DIRECTIONS, TASKS, Hyperparameters
+from hpo.draft import Check, Draft
 from hpo.errors import MISSING, Mistake, UserCodeError
 from hpo.mistakes import one_of, refused, unknown_name
 from hpo.options import Kind, Options, fitted, kinds, options_of
 from hpo.section import Value
 from hpo.usercode import file_of, is_user_function
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A study file, as far as its sections are valid by themselves."""
-
-    config: StudyConfig
-    """With defaults for broken sections, and without broken parameters."""
-    broken: frozenset[str]
-    """Sections that have mistakes, and searched parameters that have: `data`, `search`, `search.dropout`."""
-    searched: tuple[str, ...]
-    """Names of all searched parameters, the broken ones too."""
-
-    def given(self, section: str) -> bool:
-        """Whether the study file itself says what is in `section`."""
-        return section in self.config.model_fields_set
-
-
-_STAND_IN: dict[str, Any] = {
-    "name": "x",
-    "data": {"source": "sklearn", "name": "breast_cancer"},
-    "search": {"learning_rate": {"low": 1e-4, "high": 1e-1}},
-}
-"""For what has no default, where the study file has none or a broken one."""
-
-
-def drafted(raw: dict[Any, Any], broken: frozenset[str], folder: Path) -> Draft:
-    """What is valid by itself in `raw`, the content of a study file in `folder`."""
-    sound = {key: raw[key] for key in raw if key in StudyConfig.model_fields and key not in broken}
-    searched = raw["search"] if isinstance(raw.get("search"), dict) else {}
-    parameters = {key: value for key, value in searched.items() if f"search.{key}" not in broken}
-    sound |= {"search": parameters} if parameters else {}
-    config = StudyConfig.model_validate(_STAND_IN | sound).at(folder)
-    return Draft(config, broken, tuple(map(str, searched)))
 
 
 def inconsistencies(draft: Draft) -> Iterator[Mistake]:
@@ -113,6 +78,7 @@ def _architecture(draft: Draft) -> Iterator[Mistake]:
     except UserCodeError as error:
         yield Mistake("architecture", MISSING, str(error))
         return
+    yield from _ambiguous(draft, options)
     yield from _searched(draft, options)
     if "options" not in draft.broken:
         yield from _fixed(draft, options)
@@ -127,6 +93,15 @@ def _searched(draft: Draft, options: Options) -> Iterator[Mistake]:
             yield unknown_name(f"search.{name}", name, "parameter", [*trained, *options.kinds])
         elif name in draft.config.search:
             yield from _values(f"search.{name}", name, draft.config.search[name], known.get(name))
+
+
+def _ambiguous(draft: Draft, options: Options) -> Iterator[Mistake]:
+    """An option that is called like a hyperparameter would never be reached."""
+    for name in options.kinds:
+        if name in Hyperparameters.model_fields and (name in draft.searched or name in options.required):
+            key = f"search.{name}" if name in draft.searched else "architecture"
+            text = f"{name} is both a key of training and an option of {draft.config.architecture}"
+            yield Mistake(key, MISSING, text, "rename the option")
 
 
 def _fixed(draft: Draft, options: Options) -> Iterator[Mistake]:
@@ -144,7 +119,7 @@ def _fixed(draft: Draft, options: Options) -> Iterator[Mistake]:
 
 
 def _required(draft: Draft, options: Options) -> Iterator[Mistake]:
-    for name in sorted(options.required - set(draft.config.options)):
+    for name in sorted(options.required - set(draft.config.options) - set(Hyperparameters.model_fields)):
         parameter = draft.config.search.get(name)
         if parameter is None:
             yield Mistake(f"options.{name}", MISSING, f"missing; {draft.config.architecture} needs it")
@@ -229,20 +204,6 @@ def _is_bool(value: object) -> bool:
     return isinstance(value, bool)
 
 
-def _nesterov(draft: Draft) -> Iterator[Mistake]:
-    """torch.optim.SGD refuses Nesterov momentum without momentum."""
-    training, search = draft.config.training, draft.config.search
-    searched = search.get("nesterov")
-    wanted = True in (searched.grid() or []) if searched else training.nesterov
-    parameter = search.get("momentum")
-    has_momentum = parameter is not None or training.momentum > 0
-    sgd = (
-        "sgd" in (search["optimizer"].grid() or []) if "optimizer" in search else training.optimizer == "sgd"
-    )
-    if wanted and sgd and not has_momentum:
-        yield Mistake("training.momentum", training.momentum, "must be above 0 with nesterov: true")
-
-
 def _grid(draft: Draft) -> Iterator[Mistake]:
     if not isinstance(draft.config.sampler, cfg.Grid):
         return
@@ -262,21 +223,14 @@ def _grid(draft: Draft) -> Iterator[Mistake]:
         yield Mistake("trials", value, f"must be {size}, the points of the grid")
 
 
-def _pruner(draft: Draft) -> Iterator[Mistake]:
-    least, epochs = getattr(draft.config.pruner, "min_epochs", 1), draft.config.training.epochs
-    if least > epochs:
-        yield Mistake("pruner.min_epochs", least, f"must be at most training.epochs ({epochs})")
-
-
-_CHECKS: list[tuple[Callable[[Draft], Iterator[Mistake]], set[str]]] = [
+_CHECKS: list[Check] = [
     (_task, {"data", "metric"}),
     (_user_data, {"data"}),
     (_options_of_some, {"data"}),
     (_fractions, {"data", "validation"}),
     (_architecture, {"architecture"}),
     (_conditions, set()),
-    (_nesterov, {"search", "training"}),
     (_grid, {"search", "sampler", "trials"}),
-    (_pruner, {"pruner", "training"}),
+    *recipe.CHECKS,
 ]
 """Each check, and the sections that it needs whole."""

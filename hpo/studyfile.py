@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 import models
 from hpo.config import Hyperparameters, StudyConfig
-from hpo.consistency import drafted, inconsistencies
+from hpo.consistency import inconsistencies
+from hpo.draft import drafted
 from hpo.errors import MISSING, Mistake, StudyFileError
 from hpo.mistakes import mistake
 from hpo.options import resolved

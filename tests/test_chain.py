@@ -42,7 +42,7 @@ def norm() -> nn.BatchNorm1d:
 
 
 def passes(
-    program: Program, module: nn.Module, outputs: int
+    program: Program, module: nn.Module, outputs: int, smoothing: Tensor | None
 ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
     """Losses, gradients and buffers of a training pass of lanes that differ in all that they may."""
     generator = torch.Generator().manual_seed(0)
@@ -65,16 +65,18 @@ def passes(
     before = x.clone()
     with program.mode(training=True, active=dict.fromkeys(program.dropouts, True)):
         y = classes if program.task == "classification" else numbers
-        losses = program.gradients(parameters, buffers, x, y, range(LANES), out)
+        losses = program.gradients(parameters, buffers, x, y, range(LANES), out, smoothing)
     assert torch.equal(x, before), "other lanes read the examples too"
     return losses, out, buffers
 
 
-def check(module: nn.Module, task: Task = "classification", outputs: int = 3) -> None:
+def check(
+    module: nn.Module, task: Task = "classification", outputs: int = 3, smoothing: Tensor | None = None
+) -> None:
     chain = Chain.of(copy.deepcopy(module), task)
     assert chain is not None
-    found = passes(chain, module, outputs)
-    expected = passes(OneByOne(copy.deepcopy(module), task), module, outputs)
+    found = passes(chain, module, outputs, smoothing)
+    expected = passes(OneByOne(copy.deepcopy(module), task), module, outputs, smoothing)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
 
 
@@ -104,6 +106,11 @@ def test_layers_that_run_as_one_pass_autograds_gradient(
 
 def test_a_regressions_gradient_is_autograds() -> None:
     check(network(norm(), nn.ReLU(), outputs=1), "regression", 1)
+
+
+def test_smoothed_labels_have_autograds_gradient() -> None:
+    smoothing = torch.tensor([0.0, 0.1, 0.9], dtype=torch.float64)
+    check(network(norm(), nn.ReLU(), nn.Dropout(0.2)), smoothing=smoothing)
 
 
 def test_what_is_frozen_is_passed_through_and_has_no_gradient() -> None:

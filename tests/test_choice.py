@@ -12,12 +12,13 @@ from structlog.testing import capture_logs
 from test_cohort import Bench, assert_close, curves, fold, lane, prefer
 from torch import Tensor, nn
 
-from hpo.config import Precision, StudyConfig
+from hpo.config import Precision, StudyConfig, TrialSettings
 from hpo.errors import TrialError
 from hpo.training import choice, precision
 from hpo.training.chain import Chain
 from hpo.training.compiling import lane_steps
 from hpo.training.device_data import DeviceData, best_device
+from hpo.training.lane import Lane
 from hpo.training.layout import Layout
 from hpo.training.precision import computes_in_bfloat16
 from hpo.training.probe import Probe, Results
@@ -340,6 +341,9 @@ def test_compiled_lanes_train_as_interpreted_ones(name: str, monkeypatch: pytest
     compiler()
     prefer(monkeypatch, WAYS["fused"])
     lanes = [lane(number) for number in range(5)]
+    options = {"schedule": "cosine", "label_smoothing": 0.1, "ema_decay": 0.9}
+    hyperparameters = lanes[1].settings.hyperparameters.model_copy(update=options)
+    lanes[1] = Lane(lanes[1].key, TrialSettings(hyperparameters, lanes[1].settings.options))
     found = []
     for option in ("on", "off"):
         bench = Bench(name, torch.float32, compile=option)

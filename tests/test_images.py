@@ -12,6 +12,7 @@ from hpo.data.normalization import CHUNK, Moments
 from hpo.data.parts import final_training, fresh_folds, open_sealed
 from hpo.data.prepare import fingerprint, prepare
 from hpo.data.prepared import PreparedData
+from hpo.data.splits import stratified_subset
 from hpo.errors import DataError
 
 IDX: dict[str, Any] = {"source": "idx", "path": "."}
@@ -19,6 +20,59 @@ IDX: dict[str, Any] = {"source": "idx", "path": "."}
 
 def prepared_of(folder: Path, data: dict[str, Any] = IDX, **keys: Any) -> PreparedData:
     return prepare(study(folder, data, **keys), folder / "cache")
+
+
+# --- a subset
+
+
+def test_a_subset_has_of_each_class_its_share_and_leaves_the_test_part_whole(tmp_path: Path) -> None:
+    write_idx(tmp_path, each=40)
+    prepared = prepared_of(tmp_path, IDX | {"examples": 31}, validation={"fraction": 0.3})
+    assert prepared.sizes == {"raw": 159, "train": 22, "validation": 9, "test": 39}
+    fold = prepared.folds[0]
+    targets = torch.cat([fold.train.targets, fold.validation.targets])
+    assert sorted(targets.bincount().tolist()) == [10, 10, 11]
+    assert [finding.text for finding in prepared.findings] == ["31 of 120 images were drawn (data.examples)"]
+    assert (fold.normalization, len(fold.train.features)) == (Moments(pixels(fold.train)).of(), 31)
+    sealed = open_sealed(prepared, final_training(study(tmp_path, IDX | {"examples": 31}), prepared))
+    whole = prepared_of(tmp_path)
+    assert torch.equal(
+        sealed.targets, open_sealed(whole, final_training(study(tmp_path, IDX), whole)).targets
+    )
+
+
+def test_without_a_test_part_the_sealed_share_is_of_the_subset(tmp_path: Path) -> None:
+    write_idx(tmp_path, each=40, test=False)
+    prepared = prepared_of(
+        tmp_path, IDX | {"examples": 60, "test_fraction": 0.2}, validation={"fraction": 0.1}
+    )
+    assert prepared.sizes == {"raw": 120, "train": 42, "validation": 6, "test": 12}
+
+
+def test_a_subset_is_drawn_by_the_seed_and_a_larger_one_has_the_smaller(tmp_path: Path) -> None:
+    targets = np.repeat(np.arange(3), [50, 30, 20])
+    subsets = [set(stratified_subset(targets, count, 0).tolist()) for count in (10, 40, 100)]
+    assert [len(subset) for subset in subsets] == [10, 40, 100]
+    assert subsets[0] < subsets[1] < subsets[2]
+    assert np.bincount(targets[sorted(subsets[0])]).tolist() == [5, 3, 2]
+    assert set(stratified_subset(targets, 10, 1).tolist()) != subsets[0]
+    write_idx(tmp_path)
+    prints = [fingerprint(study(tmp_path, IDX | {"examples": count})) for count in (None, 20, 21, 20)]
+    assert len(set(prints)) == 3
+
+
+@pytest.mark.parametrize(
+    ("examples", "text"),
+    [
+        (31, "data.examples 31 is more than the 30 images that there are to choose from"),
+        (4, "too few rows of a class to split: '1' has 1, '2' has 1, but at least 2 are needed"),
+    ],
+)
+def test_a_subset_that_cannot_be_is_refused(tmp_path: Path, examples: int, text: str) -> None:
+    write_idx(tmp_path)
+    with pytest.raises(DataError) as caught:
+        prepared_of(tmp_path, IDX | {"examples": examples})
+    assert text in str(caught.value)
 
 
 # --- classes

@@ -1,6 +1,7 @@
 """The parts of a study's data: rows that are cleaned, split and fitted."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from hpo.data.prepared import FinalTraining, Finding, Fold, Part, PreparedData
 from hpo.data.source import Source
 from hpo.data.splits import Indices, Split
 from hpo.data.table import RawTable, Rows, Table, Targets, as_images, clean, take
+from hpo.errors import DataError
 
 
 def build(config: StudyConfig, source: Source, key: str, folder: Path) -> PreparedData:
@@ -26,7 +28,7 @@ def build(config: StudyConfig, source: Source, key: str, folder: Path) -> Prepar
     Raises:
         DataError: the data are unusable, or the cache cannot be written.
     """
-    table = _cleaned(source.read(), config)
+    table = _sampled(_cleaned(source.read(), config), config)
     rows, test = _sealed(table, config)
     parts = splits.validation_splits(rows.targets, len(table.targets), config)
     folds = _folds(rows, parts, config)
@@ -104,6 +106,26 @@ def _cleaned(raw: RawTable | RawImages, config: StudyConfig) -> Table:
     if isinstance(raw, RawImages):
         return clean_images(raw, config.data if isinstance(config.data, ImageData) else None)
     return clean(raw, config.task, _missing(config))
+
+
+def _sampled(table: Table, config: StudyConfig) -> Table:
+    """As many examples as the study asks for, where it does; a test part of the data's own is not touched."""
+    count = config.data.examples if isinstance(config.data, ImageData) else None
+    if count is None:
+        return table
+    if count > len(table.targets):
+        raise DataError(
+            f"{table.where}: data.examples {count:,} is more than the {len(table.targets):,} images that "
+            "there are to choose from"
+        )
+    rows = splits.stratified_subset(table.targets.astype(np.int64), count, config.training.seed)
+    text = f"{count:,} of {len(table.targets):,} images were drawn (data.examples)"
+    return replace(
+        table,
+        features=take(table.features, rows),
+        targets=table.targets[rows],
+        findings=(*table.findings, Finding("examples", text)),
+    )
 
 
 def _sealed(table: Table, config: StudyConfig) -> tuple[Rows, Rows]:

@@ -5,10 +5,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hpo.config import StudyConfig
+from hpo.config import AUGMENTATION, StudyConfig
 from hpo.data.cache import VERSION, default_folder, load
 from hpo.data.prepared import PreparedData
 from hpo.data.source import Source, open_source
+from hpo.errors import DataError
 
 
 def prepare(config: StudyConfig, cache: Path | None = None) -> PreparedData:
@@ -22,7 +23,8 @@ def prepare(config: StudyConfig, cache: Path | None = None) -> PreparedData:
         cache: the folder of all prepared data; by default `hpo.data.cache.default_folder()`.
 
     Raises:
-        DataError: the data are missing or unusable, or the cache cannot be written.
+        DataError: the data are missing or unusable, or the cache cannot be written; they are no images, which
+            the study would distort.
         UserCodeError: the function named as `data.source` cannot be loaded.
     """
     source = open_source(config)
@@ -33,7 +35,19 @@ def prepare(config: StudyConfig, cache: Path | None = None) -> PreparedData:
         from hpo.data.parts import build  # here, as scikit-learn takes a second of every worker's start
 
         found = build(config, source, key, folder)
+    _check_augmentation(config, found)
     return found
+
+
+def _check_augmentation(config: StudyConfig, prepared: PreparedData) -> None:
+    """Of the user's own arrays the study file does not tell whether they are images."""
+    wanted = [f"search.{name}" for name in AUGMENTATION if name in config.search]
+    wanted += [f"training.{name}" for name in AUGMENTATION if getattr(config.training, name)]
+    if wanted and len(prepared.input_shape) not in {2, 3}:
+        raise DataError(
+            f"{config.data.source}: its examples have the shape {list(prepared.input_shape)}, but "
+            f"{', '.join(wanted)} need images, [channels, height, width] or [height, width]"
+        )
 
 
 def fingerprint(config: StudyConfig) -> str:

@@ -24,6 +24,19 @@ class Split:
     validation: Indices
 
 
+def stratified_subset(targets: NDArray[np.int64], count: int, seed: int) -> Indices:
+    """`count` of the rows, ascending: of each class its share, to a row.
+
+    With the same seed, a larger subset has all rows of a smaller one.
+    """
+    order = np.random.default_rng(seed).permutation(len(targets))
+    by_class = order[np.argsort(targets[order], kind="stable")]
+    sizes = np.bincount(targets)
+    rank = np.arange(len(targets)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    share = (rank + 0.5) / np.repeat(sizes, sizes)  # of its class, that comes before a row
+    return np.sort(by_class[np.argsort(share, kind="stable")[:count]])
+
+
 def seal(
     where: str, targets: Targets, classes: tuple[str, ...], config: StudyConfig
 ) -> tuple[Indices, Indices]:

@@ -33,14 +33,22 @@ class Chain(Program):
 
     @torch.no_grad()
     def gradients(
-        self, parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor, seeds: Sequence[int], out: Tensors
+        self,
+        parameters: Tensors,
+        buffers: Tensors,
+        x: Tensor,
+        y: Tensor,
+        seeds: Sequence[int],
+        out: Tensors,
+        smoothing: Tensor | None = None,
     ) -> Tensor:
         """See `Program`."""
         # A single lane would be compiled once more: dimensions of size 1 are never dynamic.
         if self._compiled is None or len(x) == 1:
-            return self._pass(parameters, buffers, x, y, out)
+            return self._pass(parameters, buffers, x, y, out, smoothing)
+        smoothed = () if smoothing is None else (smoothing,)
         loss: Tensor
-        loss, gradients = self._compiled(parameters, buffers, x, y)
+        loss, gradients = self._compiled(parameters, buffers, x, y, *smoothed)
         for name, gradient in gradients.items():
             out[name].copy_(gradient)
         return loss
@@ -56,16 +64,24 @@ class Chain(Program):
         self._compiled = any_lanes(compiled(self._fresh_gradients, self.module))
 
     def _fresh_gradients(
-        self, parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor
+        self, parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor, smoothing: Tensor | None = None
     ) -> tuple[Tensor, Tensors]:
         """`_pass` without an argument that it changes and that shares memory with others."""
         out = {name: torch.empty_like(parameter) for name, parameter in parameters.items()}
-        return self._pass(parameters, buffers, x, y, out), out
+        return self._pass(parameters, buffers, x, y, out, smoothing), out
 
-    def _pass(self, parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor, out: Tensors) -> Tensor:
+    def _pass(
+        self,
+        parameters: Tensors,
+        buffers: Tensors,
+        x: Tensor,
+        y: Tensor,
+        out: Tensors,
+        smoothing: Tensor | None,
+    ) -> Tensor:
         state = {**parameters, **buffers}
         outputs, known = self._forward(state, x)
-        loss, gradient = losses_and_gradients(self.task, outputs, y)
+        loss, gradient = losses_and_gradients(self.task, outputs, y, smoothing)
         below = None
         for link, knows in reversed(list(zip(self._chain, known, strict=True))[self._learns :]):
             below = link.backward(gradient if below is None else below(), knows, state, out)

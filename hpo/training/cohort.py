@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from hpo.config import Metric, TrialSettings
 from hpo.errors import TrialError
 from hpo.training.architecture import Architecture
+from hpo.training.averages import averaging, with_averages
 from hpo.training.choice import program_of
 from hpo.training.device_data import DeviceData
 from hpo.training.lane import EpochResult, Lane, LaneKey, LaneState
@@ -17,6 +18,9 @@ from hpo.training.stack import Member, Stack
 from hpo.training.streams import seeded, stream
 from hpo.training.structure import structure
 from models.layers import stackable
+
+_EXPORTED = ("average", "parameters", "buffers")
+"""Where a lane's state may have a tensor of its network: the first that there is counts."""
 
 
 class Cohort:
@@ -70,7 +74,7 @@ class Cohort:
         built = [self._build(lane, (states or {}).get(lane.key)) for lane in lanes]
         for kind, program, member in built:
             if kind not in self._stacks:
-                self._stacks[kind] = Stack(program, self.data, self.batch_size)
+                self._stacks[kind] = self._stack(program)
             self._stacks[kind].add(member)
             self._lanes[member.lane.key] = member.lane, self._stacks[kind]
 
@@ -126,9 +130,10 @@ class Cohort:
         state = stack.state(key).tensors
         with torch.no_grad():
             for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-                own = state.get(f"parameters.{name}", state.get(f"buffers.{name}"))
-                if own is not None:
-                    tensor.copy_(own)
+                names = [f"{group}.{name}" for group in _EXPORTED]
+                own = [state[found] for found in names if found in state]
+                if own:
+                    tensor.copy_(own[0])
         return module.eval()
 
     def _check(self, lane: Lane) -> None:
@@ -138,6 +143,10 @@ class Cohort:
             raise ValueError(f"{lane.key} has shape key {shape_key(lane.settings)}, not {self.shape_key}")
         if not 0 <= lane.key.fold < len(self.data.sizes):
             raise ValueError(f"{lane.key}: the data has folds 0 to {len(self.data.sizes) - 1}")
+
+    def _stack(self, program: Program) -> Stack:
+        # Not for the epochs that this cohort trains: a schedule that is cut short is not compressed.
+        return Stack(program, self.data, self.batch_size, self.architecture.config.training.epochs)
 
     def _fresh(self, lane: Lane) -> nn.Module:
         with seeded(stream(lane.key, "weights"), torch.device("cpu")):
@@ -151,12 +160,15 @@ class Cohort:
                 self.architecture, module, self.data, self.batch_size
             )
         program = self.architecture.programs[kind]
+        hyperparameters = lane.settings.hyperparameters
         row = program.layout.row(module)
+        if averaging([hyperparameters]):
+            row = with_averages(row, program.layout)
         if program.module is module:
             program.release()
         if state is None:
             return kind, program, Member(lane, 0, row)
-        for name, tensor in program.layout.named(row, lane.settings.hyperparameters.optimizer).items():
+        for name, tensor in program.layout.named(row, hyperparameters).items():
             if name not in state.tensors or state.tensors[name].shape != tensor.shape:
                 raise TrialError(f"the state of {lane.key} does not fit its architecture: {name!r}")
             tensor.copy_(state.tensors[name])

@@ -58,6 +58,11 @@ class DeviceData:
         self.validation = [self._placed(fold.validation) for fold in folds]
         """Targets in the original unit; images in uint8, see `inputs`."""
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one example."""
+        return tuple(self.features.shape[1:])
+
     def steps(self, batch_size: int) -> tuple[int, int]:
         """Steps an epoch and rows a step: full batches of the smallest fold, the same for every lane."""
         smallest = min(self.sizes)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from hpo.config import Optimizer
+from hpo.config import Hyperparameters
 from hpo.training.optimizers import SLOTS
 from models.layers import STREAM, Dropout
 
@@ -16,6 +16,8 @@ Tensors = dict[str, Tensor]
 """Tensors by qualified name."""
 
 _SLOT_ROWS = ("first", "second")
+AVERAGE = "average"
+"""Of the weights, [P]; `average.<name>` is that of the buffer `name`. See `hpo.training.averages`."""
 
 
 def joined(*names: str) -> str:
@@ -24,7 +26,7 @@ def joined(*names: str) -> str:
 
 
 class Layout:
-    """One row has `weights`, `first` and `second` ([P] each), and `buffers.<name>`.
+    """One row has `weights`, `first` and `second` ([P] each), and `buffers.<name>`; perhaps averages too.
 
     Parameters that do not train count as buffers. With `channels_last` the weights of 2-d convolutions lie in
     the rows as torch's memory format of that name has them, so that views of them need no conversion.
@@ -41,8 +43,11 @@ class Layout:
             if isinstance(layer, Dropout)
             for buffer in STREAM
         }
-        self._kept = [name for name in constants(module) if name not in streams]
+        kept = {name: tensor for name, tensor in constants(module).items() if name not in streams}
+        self._kept = list(kept)
         """Without what a lane's settings and epoch determine."""
+        self.averaged = [name for name, tensor in kept.items() if tensor.is_floating_point()]
+        """Buffers that are averaged where the weights are."""
 
     def row(self, module: nn.Module) -> Tensors:
         """The row of a lane that begins with the tensors of `module`."""
@@ -72,17 +77,21 @@ class Layout:
         *front, channels, height, width = shape
         return view.view(*front, height, width, channels).movedim(-1, -3)
 
-    def named(self, row: Tensors, optimizer: Optimizer) -> Tensors:
-        """Views of all that a `LaneState` keeps of a row, by its names for it."""
+    def named(self, row: Tensors, lane: Hyperparameters) -> Tensors:
+        """Views of all that the `LaneState` of `lane` keeps of a row, by its names for it."""
         flats = {"parameters": row["weights"]}
-        for slot, name in zip(_SLOT_ROWS, SLOTS[optimizer], strict=False):
+        for slot, name in zip(_SLOT_ROWS, SLOTS[lane.optimizer], strict=False):
             flats[f"optimizer.{name}"] = row[slot]
+        buffers = {f"buffers.{name}": row[f"buffers.{name}"] for name in self._kept}
+        if lane.ema_decay:
+            flats[AVERAGE] = row[AVERAGE]
+            buffers |= {f"{AVERAGE}.{name}": row[f"{AVERAGE}.{name}"] for name in self.averaged}
         named = {
             f"{group}.{name}": view
             for group, flat in flats.items()
             for name, view in self.parameters(flat).items()
         }
-        return named | {f"buffers.{name}": row[f"buffers.{name}"] for name in self._kept}
+        return named | buffers
 
 
 def convolutions_2d(module: nn.Module) -> frozenset[str]:

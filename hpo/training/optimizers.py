@@ -4,7 +4,7 @@ Shapes: K lanes, P parameters of one lane, flattened.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -67,6 +67,10 @@ class Coefficients:
             column([float(lane.nesterov) for lane in lanes]),
         )
 
+    def scheduled(self, factors: Tensor) -> "Coefficients":
+        """With learning rates times `factors`: float64 [K, 1]."""
+        return replace(self, learning_rate=self.learning_rate * factors)
+
 
 class Optimizers:
     """Steps of lanes that are sorted by `ORDER`."""
@@ -86,10 +90,15 @@ class Optimizers:
             start += len(block)
 
     @torch.no_grad()
-    def step(self, rows: Rows, steps: Tensor) -> None:
-        """One step of every lane. steps: float64 [K], the number of this step for each, counted from 1."""
+    def step(self, rows: Rows, steps: Tensor, factors: Tensor | None = None) -> None:
+        """One step of every lane.
+
+        steps: float64 [K], the number of this step for each, counted from 1. factors: float64 [K], of the
+        learning rates; None: all 1.
+        """
         for update, start, stop, coefficients in self._blocks:
-            update(rows.block(start, stop), coefficients, steps[start:stop, None])
+            now = coefficients if factors is None else coefficients.scheduled(factors[start:stop, None])
+            update(rows.block(start, stop), now, steps[start:stop, None])
 
 
 def _decayed(rows: Rows, coefficients: Coefficients) -> Tensor:

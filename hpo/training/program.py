@@ -26,28 +26,41 @@ MOST_COMPILED = 256
 """Programs of one class that torch compiles: all share a method, of which it would take 8."""
 
 
-def losses(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:
-    """Each lane's mean loss: cross-entropy, or squared error. outputs: [K, B, C], targets: [K, B] → [K]"""
+def losses(task: Task, outputs: Tensor, targets: Tensor, smoothing: Tensor | None = None) -> Tensor:
+    """Each lane's mean loss: cross-entropy, or squared error.
+
+    outputs: [K, B, C], targets: [K, B], smoothing: [K] → [K]. Of its label, a lane spreads the share
+    `smoothing` over all classes: Szegedy et al., "Rethinking the Inception Architecture" (2016), section 7.
+    """
     if task == "regression":
         return (outputs.squeeze(-1) - targets).square().mean(1)
-    each = F.cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction="none")
-    return each.view(targets.shape).mean(1)
+    if smoothing is None:
+        each = F.cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction="none")
+        return each.view(targets.shape).mean(1)
+    surprise = -outputs.log_softmax(2)
+    of_label = surprise.gather(2, targets.unsqueeze(2)).squeeze(2).mean(1)
+    return torch.lerp(of_label, surprise.mean((1, 2)), smoothing)
 
 
-def losses_and_gradients(task: Task, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def losses_and_gradients(
+    task: Task, outputs: Tensor, targets: Tensor, smoothing: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """`losses`, and the gradient of each with respect to its own outputs.
 
-    outputs: [K, B, C], targets: [K, B] → [K], [K, B, C]
+    outputs: [K, B, C], targets: [K, B], smoothing: [K] → [K], [K, B, C]
     """
     rows = targets.shape[1]
     if task == "regression":
-        differences = outputs - targets.unsqueeze(-1)
+        differences = outputs - targets.unsqueeze(2)
         return differences.square().mean((1, 2)), differences * (2 / rows)
-    logarithms = outputs.log_softmax(-1)
-    right = targets.unsqueeze(-1)
-    loss = -logarithms.gather(-1, right).mean((1, 2))
-    gradient = logarithms.exp_()
-    return loss, gradient.scatter_add_(-1, right, gradient.new_full(right.shape, -1.0)).div_(rows)
+    logarithms, label = outputs.log_softmax(2), targets.unsqueeze(2)
+    loss, gradient = -logarithms.gather(2, label).mean((1, 2)), logarithms.exp()
+    of_label = gradient.new_full(label.shape, -1.0)
+    if smoothing is not None:
+        loss = torch.lerp(loss, -logarithms.mean((1, 2)), smoothing)
+        of_label += smoothing[:, None, None]
+        gradient -= smoothing[:, None, None] / outputs.shape[2]
+    return loss, gradient.scatter_add_(2, label, of_label).div_(rows)
 
 
 class Program(ABC):
@@ -76,12 +89,19 @@ class Program(ABC):
 
     @abstractmethod
     def gradients(
-        self, parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor, seeds: Sequence[int], out: Tensors
+        self,
+        parameters: Tensors,
+        buffers: Tensors,
+        x: Tensor,
+        y: Tensor,
+        seeds: Sequence[int],
+        out: Tensors,
+        smoothing: Tensor | None = None,
     ) -> Tensor:
         """A training pass: the losses' gradients go into `out`, which is like `parameters`.
 
         x: [K, B, ...], y: [K, B] → losses [K]. seeds: for each lane, where the module draws from torch's
-        generator.
+        generator. smoothing: see `losses`.
         """
 
     @abstractmethod
@@ -149,14 +169,21 @@ class Fused(Program):
         self._shared: Forward = vmap(self._lane, in_dims=(0, 0, None))
 
     def gradients(
-        self, parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor, seeds: Sequence[int], out: Tensors
+        self,
+        parameters: Tensors,
+        buffers: Tensors,
+        x: Tensor,
+        y: Tensor,
+        seeds: Sequence[int],
+        out: Tensors,
+        smoothing: Tensor | None = None,
     ) -> Tensor:
         """See `Program`."""
         if len(x) == 1:  # a third of the time without vmap; compiled, it would be compiled once more
-            return self._alone.gradients(parameters, buffers, x, y, seeds, out)
+            return self._alone.gradients(parameters, buffers, x, y, seeds, out, smoothing)
         outputs, assigned = (self._compiled or self._lanes)(parameters, buffers, x)
         _assign(buffers, assigned)
-        loss = losses(self.task, outputs, y)
+        loss = losses(self.task, outputs, y, smoothing)
         _write_gradients(loss.sum(), parameters, out)
         return loss.detach()
 
@@ -182,7 +209,14 @@ class OneByOne(Program):
     lanewise = True
 
     def gradients(
-        self, parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor, seeds: Sequence[int], out: Tensors
+        self,
+        parameters: Tensors,
+        buffers: Tensors,
+        x: Tensor,
+        y: Tensor,
+        seeds: Sequence[int],
+        out: Tensors,
+        smoothing: Tensor | None = None,
     ) -> Tensor:
         """See `Program`."""
         loss = []
@@ -190,7 +224,8 @@ class OneByOne(Program):
             leaves = {name: stacked[lane].detach().requires_grad_() for name, stacked in parameters.items()}
             with seeded(seed, x.device):
                 outputs = self._run(self._compiled or self._lane, leaves, buffers, lane, x[lane])
-            own = losses(self.task, outputs[None], y[lane][None])
+            smoothed = None if smoothing is None else smoothing[lane : lane + 1]
+            own = losses(self.task, outputs[None], y[lane][None], smoothed)
             _write_gradients(own[0], leaves, {name: stacked[lane] for name, stacked in out.items()})
             loss.append(own.detach())
         return torch.cat(loss)

@@ -5,17 +5,21 @@ Shapes: K lanes, P trainable parameters of a lane, flattened; B examples of a ba
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from hpo.config import Metric
+from hpo.config import Hyperparameters, Metric
 from hpo.errors import Interrupted
+from hpo.training.augmentation import Augmentation
+from hpo.training.averages import Averages, averaging, evaluated, with_averages, without_averages
 from hpo.training.device_data import DeviceData
 from hpo.training.lane import Lane, LaneKey, LaneState
 from hpo.training.layout import Tensors, joined, stacked
 from hpo.training.optimizers import ORDER, Optimizers, Rows
 from hpo.training.program import Program
+from hpo.training.schedules import Schedules
 from hpo.training.scores import score
 from hpo.training.streams import dropout_keys, sample_order, stream
 
@@ -37,7 +41,9 @@ class Member:
 class Stack:
     """Lanes that run as one program. They come and go at no cost until the next epoch begins."""
 
-    def __init__(self, program: Program, data: DeviceData, batch_size: int) -> None:
+    def __init__(self, program: Program, data: DeviceData, batch_size: int, epochs: int) -> None:
+        """epochs: of a whole training, for schedules."""
+        self.epochs = epochs
         self.program = program
         self.layout = program.layout
         self.data = data
@@ -69,7 +75,7 @@ class Stack:
         """All that the lane needs to go on elsewhere, on the CPU."""
         member = self._members[key]
         row = member.row or {name: tensor[member.index] for name, tensor in self._rows.items()}
-        named = self.layout.named(row, member.lane.settings.hyperparameters.optimizer)
+        named = self.layout.named(row, member.lane.settings.hyperparameters)
         tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in named.items()}
         return LaneState(member.epoch, tensors)
 
@@ -81,21 +87,26 @@ class Stack:
         """
         self._settle()
         members = list(self._members.values())
-        steps, _ = self.data.steps(self.batch_size)
-        done = torch.tensor([member.epoch * steps for member in members], dtype=torch.float64)
-        done = done.to(self.data.device)
-        seeds = [stream(member.lane.key, "torch", member.epoch + 1) for member in members]
+        steps, batch = self.data.steps(self.batch_size)
+        numbers = self._numbers(members, steps)
+        factors = self._schedules.factors(numbers - 1)
+        epochs = [member.epoch + 1 for member in members]
+        distortions = self._augmentation.drawn(list(self._members), epochs, steps, batch)
         total = torch.zeros(len(members), dtype=self.data.dtype, device=self.data.device)
         with self.program.mode(training=True, active=self._active):
-            for step, (rows, keys) in enumerate(self._steps(members)):
+            for step, (rows, keys, seeds) in enumerate(self._steps(members)):
                 if stop():
                     raise Interrupted(f"{len(members)} lanes stopped before step {step + 1} of {steps}")
                 self._buffers.update(keys)
                 x, y = self.data.batch(rows)
-                drawn = [seed + step for seed in seeds]
-                loss = self.program.gradients(self._parameters, self._buffers, x, y, drawn, self._gradients)
-                self._optimizers.step(self._updated, done + (step + 1))
-                total += loss
+                x = self._augmentation(x, distortions, step)
+                total += self.program.gradients(
+                    self._parameters, self._buffers, x, y, seeds, self._gradients, self._smoothing
+                )
+                self._optimizers.step(
+                    self._updated, numbers[step], None if factors is None else factors[step]
+                )
+                self._averages.update(numbers[step])
         for member in members:
             member.epoch += 1
         losses = (total / steps).tolist()
@@ -132,12 +143,13 @@ class Stack:
 
         features: [N, *input_shape] → [K, N, outputs]
         """
-        parameters, buffers = self._parameters, self._buffers
+        weights, buffers = evaluated(self._rows, self._buffers)
         members = [self._members[key] for key in lanes]
         if len(members) < len(self._members):
             index = torch.tensor([member.index for member in members], device=self.data.device)
-            parameters = self.layout.parameters(self._rows["weights"].index_select(0, index))
+            weights = weights.index_select(0, index)
             buffers = {name: tensor.index_select(0, index) for name, tensor in buffers.items()}
+        parameters = self.layout.parameters(weights)
         seeds = [stream(member.lane.key, "evaluation", member.epoch) for member in members]
         with self.program.mode(training=False, active=self._active):
             chunks = torch.split(features, max(EVALUATION_ROWS, 2 * self.batch_size))
@@ -147,8 +159,14 @@ class Stack:
             ]
         return self.data.original(torch.cat(outputs, 1), [key.fold for key in lanes])
 
-    def _steps(self, members: Sequence[Member]) -> Iterator[tuple[Tensor, Tensors]]:
-        """For each step, the examples of every lane ([K, B]) and the keys of its dropout layers ([K])."""
+    def _numbers(self, members: Sequence[Member], steps: int) -> Tensor:
+        """Of the steps of an epoch, for every lane, counted from 1. → float64 [S, K]"""
+        done = torch.tensor([member.epoch * steps for member in members], dtype=torch.float64)
+        return (done + torch.arange(1, steps + 1)[:, None]).to(self.data.device)
+
+    def _steps(self, members: Sequence[Member]) -> Iterator[tuple[Tensor, Tensors, list[int]]]:
+        """For each step, what is every lane's own: examples ([K, B]), keys of its dropout layers ([K]), and
+        seed for what else its network draws."""
         steps, batch = self.data.steps(self.batch_size)
         names = [joined(name, "key") for name in self.program.dropouts]
         orders = []
@@ -159,14 +177,16 @@ class Stack:
         rows = torch.stack(orders).view(-1, steps, batch).transpose(0, 1).to(self.data.device)  # [S, K, B]
         lanes = [(member.lane.key, member.epoch + 1) for member in members]
         streams = dropout_keys(lanes, steps, len(names)).to(self.data.device)  # [S, layers, K]
+        seeds = [stream(member.lane.key, "torch", member.epoch + 1) for member in members]
         for step in range(steps):
-            yield rows[step], dict(zip(names, streams[step], strict=True))
+            yield rows[step], dict(zip(names, streams[step], strict=True)), [seed + step for seed in seeds]
 
     def _settle(self) -> None:
         """Stack the rows of the lanes that are there, sorted by optimizer."""
         if not self._changed:
             return
         members = sorted(self._members.values(), key=_kind)
+        self._settle_averages(members)
         sources = [member for member in members if member.row is None]
         fresh = [member.row for member in members if member.row is not None]
         places = iter(range(len(sources))), iter(range(len(sources), len(members)))
@@ -178,6 +198,15 @@ class Stack:
         self._members = {member.lane.key: member for member in members}
         self._changed = False
         self._prepare()
+
+    def _settle_averages(self, members: Sequence[Member]) -> None:
+        """All rows have averages if one lane does, else none."""
+        fits = without_averages
+        if averaging([member.lane.settings.hyperparameters for member in members]):
+            fits = partial(with_averages, layout=self.layout)
+        for member in members:
+            member.row = fits(member.row) if member.row is not None else None
+        self._rows = fits(self._rows) if self._rows else {}
 
     def _prepare(self) -> None:
         """What each step uses, as views of the rows."""
@@ -196,8 +225,17 @@ class Stack:
         gradients = torch.empty_like(weights)
         self._gradients = self.layout.parameters(gradients)
         self._updated = Rows(weights, gradients, first, second)
-        hyperparameters = [member.lane.settings.hyperparameters for member in self._members.values()]
-        self._optimizers = Optimizers(hyperparameters, self.data.dtype, self.data.device)
+        self._prepare_lanes([member.lane.settings.hyperparameters for member in self._members.values()])
+
+    def _prepare_lanes(self, lanes: Sequence[Hyperparameters]) -> None:
+        """What each step uses of the lanes' hyperparameters."""
+        dtype, device = self.data.dtype, self.data.device
+        self._optimizers = Optimizers(lanes, dtype, device)
+        self._averages = Averages(self._rows, lanes)
+        self._schedules = Schedules(lanes, self.data.steps(self.batch_size)[0], self.epochs, device)
+        self._augmentation = Augmentation(lanes, self.data.shape, dtype, device)
+        smoothing = [lane.label_smoothing for lane in lanes]
+        self._smoothing = torch.tensor(smoothing, dtype=dtype, device=device) if any(smoothing) else None
 
 
 def _kind(member: Member) -> int:
