@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from hpo.results.compare import Comparison
     from hpo.results.compare_text import Row
 
+NAME = 30
+"""Characters of a study's name on one line, at most."""
+
 
 def compare(
     studies: Annotated[list[str], typer.Argument(metavar="STUDY...", help="Two or more finalized studies.")],
@@ -92,7 +95,7 @@ def tables(names: Sequence[str], rows: Sequence["Row"], width: int) -> Iterator[
         table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold", pad_edge=False)
         table.add_column("")
         for index in group:
-            table.add_column(Text(names[index]), justify="right", overflow="fold")
+            table.add_column(Text(names[index]), justify="right", overflow="fold", max_width=NAME)
         for row in rows:
             cells = [row.cells[index] for index in group]
             table.add_row(Text(row.label), *(Text(cell.text) for cell in cells))
@@ -110,7 +113,7 @@ def _groups(names: Sequence[str], rows: Sequence["Row"], width: int) -> list[lis
     used = 0
     for index, name in enumerate(names):
         texts = [text for row in rows for text in (row.cells[index].text, row.cells[index].note)]
-        needed = 3 + max(min(cell_len(name), 30), *map(cell_len, texts))
+        needed = 3 + max(min(cell_len(name), NAME), *map(cell_len, texts))
         if not groups or used + needed > width:
             groups.append([])
             used = label

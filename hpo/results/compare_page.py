@@ -1,16 +1,19 @@
 """A comparison as one self-contained HTML file."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import plotly.graph_objects as go
 
 from hpo.results import compare_text, winner_figures
-from hpo.results.compare import Compared, Comparison
+from hpo.results.compare import Comparison
 from hpo.results.metrics import ClassificationMetrics, RegressionMetrics
 from hpo.results.page import Panel, drawn_panel, page
-from hpo.results.winner_figures import MAX_CURVES
+from hpo.results.winner_figures import MAX_CELLS_WITH_NUMBERS, MAX_CURVES
+
+Test = TypeVar("Test", ClassificationMetrics, RegressionMetrics)
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class Section:
     title: str
     caption: str
     panels: Sequence[Panel]
+    wide: bool = False
+    """At most two of them fit side by side."""
 
 
 def render_comparison(comparison: Comparison) -> str:
@@ -43,41 +48,45 @@ def render_comparison(comparison: Comparison) -> str:
 
 
 def _sections(comparison: Comparison) -> Iterator[Section]:
-    if not comparison.classification:
-        yield Section(
-            "predicted",
-            "Predicted and true values",
-            "Test examples: predictions against the truth. On the dashed line they agree.",
-            [_regression(number, study) for number, study in enumerate(comparison.studies)],
-        )
+    by_name = {study.name: study.result.test for study in comparison.studies}
+    classifiers = {name: test for name, test in by_name.items() if isinstance(test, ClassificationMetrics)}
+    if classifiers:
+        yield from _of_classifiers(classifiers)
         return
-    several = f"Of each study's classes the {MAX_CURVES} with the lowest AUC are shown at most."
+    regressors = {name: test for name, test in by_name.items() if isinstance(test, RegressionMetrics)}
+    yield Section(
+        "predicted",
+        "Predicted and true values",
+        "Test examples: predictions against the truth. On the dashed line they agree.",
+        _panels("predicted", regressors, winner_figures.predicted),
+    )
+
+
+def _of_classifiers(tested: Mapping[str, ClassificationMetrics]) -> Iterator[Section]:
+    classes = len(next(iter(tested.values())).classes)
+    hardest = f" Of each study's classes the {MAX_CURVES} with the lowest AUC are shown."
     yield Section(
         "roc",
         "ROC curves",
-        f"True positives against false positives as the decision threshold moves. {several}",
-        [_panel("roc", number, study, winner_figures.roc) for number, study in enumerate(comparison.studies)],
+        "True positives against false positives as the decision threshold moves."
+        + (hardest if classes > MAX_CURVES else ""),
+        _panels("roc", tested, winner_figures.roc),
     )
+    many = classes > MAX_CELLS_WITH_NUMBERS
     yield Section(
         "confusion",
         "Confusion matrices",
         "Test examples by true and predicted class; the colour is the share of the true class.",
-        [
-            _panel("confusion", number, study, winner_figures.confusion)
-            for number, study in enumerate(comparison.studies)
-        ],
+        # A label for each class needs its place.
+        _panels("confusion", tested, winner_figures.confusion, min(560, 60 + 12 * classes) if many else 0),
+        wide=many,
     )
 
 
-def _panel(
-    kind: str, number: int, study: Compared, draw: Callable[[ClassificationMetrics], go.Figure]
-) -> Panel:
-    test = study.result.test
-    assert isinstance(test, ClassificationMetrics)
-    return drawn_panel(f"{kind}-{number}", study.name, "", partial(draw, test))
-
-
-def _regression(number: int, study: Compared) -> Panel:
-    test = study.result.test
-    assert isinstance(test, RegressionMetrics)
-    return drawn_panel(f"predicted-{number}", study.name, "", partial(winner_figures.predicted, test))
+def _panels(
+    kind: str, tested: Mapping[str, Test], draw: Callable[[Test], go.Figure], min_width: int = 0
+) -> list[Panel]:
+    return [
+        drawn_panel(f"{kind}-{number}", name, "", partial(draw, test), min_width)
+        for number, (name, test) in enumerate(tested.items())
+    ]
