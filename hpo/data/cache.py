@@ -109,7 +109,8 @@ def load_rows(prepared: PreparedData, name: RowsFile) -> Rows:
 def sealed_digest(prepared: PreparedData) -> str:
     """SHA-256 of the sealed test part, as recorded when it was sealed: its file is not opened.
 
-    Studies with the same digest have the same test rows, in the same order.
+    Studies with the same digest have the same test rows, in the same order. The file is the same wherever it
+    is written: safetensors orders tensors by type and name, and there is one entry of metadata.
 
     Raises:
         DataError: the cache is damaged.
