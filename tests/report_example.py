@@ -12,10 +12,11 @@ from hpo.data.prepared import Finding, Normalization, Part
 from hpo.results.candidates import assess, best_trials, choose
 from hpo.results.compare import Compared, Comparison, paired
 from hpo.results.confusions import confusions
-from hpo.results.finalize import FinalResult, SeedStatistics
+from hpo.results.finalize import FinalResult
 from hpo.results.latency import Hardware, Latency
 from hpo.results.metrics import evaluate
 from hpo.results.predictions import Predictions
+from hpo.results.seeds import SeedStatistics
 from hpo.space import distributions, ordered
 
 HOSTILE = "<script>alert(1)</script>"

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,6 +25,7 @@ from hpo.results.confusions import Confusion, confusions
 from hpo.results.lanes import Progress, Watch, in_chunks, silent, train_lanes
 from hpo.results.metrics import Record, TestMetrics, evaluate
 from hpo.results.predictions import Predictions
+from hpo.results.seeds import SeedStatistics, over_seeds
 from hpo.training.architecture import Architecture
 from hpo.training.cohort import Cohort
 from hpo.training.device_data import DeviceData
@@ -34,15 +35,6 @@ from hpo.training.shapes import shape_key
 log = structlog.get_logger()
 
 EVALUATION_BATCH = 1024
-
-
-class SeedStatistics(Record):
-    """One test metric over the retrainings of the winner."""
-
-    mean: float
-    std: float | None
-    """Sample standard deviation; None for a single seed."""
-    n: int
 
 
 class FinalResult(Record):
@@ -116,12 +108,12 @@ def finalize(
     test = open_sealed(prepared, training)
     outputs = retrained.outputs(test)
     tested = _test(prepared, outputs, test)
-    exported = tested[retrained.seed]
+    exported, answers = tested[retrained.seed], outputs[retrained.seed]
     result = FinalResult(
         winner=winner,
         candidates=candidates,
         test=exported,
-        seeds=_over_seeds(tested.values()),
+        seeds=over_seeds(tested.values()),
         seed=retrained.seed,
         failed_seeds=[seed for seed in _seeds_of_winner(config) if seed not in tested],
         epochs=winner.epochs,
@@ -130,10 +122,8 @@ def finalize(
         weights=_digest(retrained.module),
         input_shape=prepared.input_shape,
         retraining_seconds=retrained.seconds,
-        predictions=Predictions.of(
-            prepared.task, outputs[retrained.seed], test.targets, sealed_digest(prepared)
-        ),
-        confusions=confusions(exported, outputs[retrained.seed], test, training.normalization),
+        predictions=Predictions.of(prepared.task, answers, test.targets, sealed_digest(prepared)),
+        confusions=confusions(exported, answers, test, training.normalization),
     )
     return Finalized(
         result, retrained.module, training.preprocessing, training.target_mean, training.target_scale
@@ -283,19 +273,3 @@ def _test(prepared: PreparedData, outputs: dict[int, Tensor], test: Part) -> dic
         }
     except ValueError as error:
         raise HpoError(f"the retrained winner cannot be tested: {error}") from error
-
-
-def _over_seeds(tested: Iterable[TestMetrics]) -> dict[str, SeedStatistics]:
-    collected: dict[str, list[float]] = {}
-    for metrics in tested:
-        for name, value in metrics.scalars().items():
-            if value is not None:
-                collected.setdefault(name, []).append(value)
-    return {
-        name: SeedStatistics(
-            mean=float(np.mean(values)),
-            std=float(np.std(values, ddof=1)) if len(values) > 1 else None,
-            n=len(values),
-        )
-        for name, values in collected.items()
-    }
