@@ -4,13 +4,19 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
+import torch
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo.config import StudyConfig
-from hpo.data.prepared import Finding
+from hpo.data.prepared import Finding, Normalization, Part
 from hpo.results.candidates import assess, best_trials, choose
-from hpo.results.finalize import FinalResult, SeedStatistics
+from hpo.results.compare import Compared, Comparison, paired
+from hpo.results.confusions import confusions
+from hpo.results.finalize import FinalResult
+from hpo.results.latency import Hardware, Latency
 from hpo.results.metrics import evaluate
+from hpo.results.predictions import Predictions
+from hpo.results.seeds import SeedStatistics
 from hpo.space import distributions, ordered
 
 HOSTILE = "<script>alert(1)</script>"
@@ -116,3 +122,46 @@ def result(study: StudyConfig, searched: list[FrozenTrial], classes: list[str]) 
         parameters=4866,
         seconds=12.0,
     )
+
+
+def comparison(classes: list[str], names: tuple[str, ...] = ("narrow", "wide", "deep")) -> Comparison:
+    """Made-up studies side by side; of classes, with confused ones."""
+    study = config("classification" if classes else "regression")
+    searched = trials(study, 30)
+    generator = np.random.default_rng(3)
+    size = 300
+    targets = generator.integers(0, len(classes), size) if classes else generator.normal(150, 70, size)
+    outputs = {}
+    for skill, name in enumerate(names, 1):
+        if classes:
+            outputs[name] = generator.normal(size=(size, len(classes)))
+            outputs[name][np.arange(size), targets] += skill
+        else:
+            outputs[name] = targets[:, None] + generator.normal(0, 60 / skill, (size, 1))
+    base = result(study, searched, classes)
+    results = {
+        name: base.model_copy(update=_tested(scores, targets, classes)) for name, scores in outputs.items()
+    }
+    studies = [
+        Compared(study.model_copy(update={"name": name}), found, 61.0, 10**number, LATENCIES)
+        for number, (name, found) in enumerate(results.items(), 4)
+    ]
+    pairs = paired({name: found.predictions for name, found in results.items() if found.predictions})
+    return Comparison(studies, pairs, size, Hardware("Example CPU @ 2 GHz", 1, "2.14"))
+
+
+LATENCIES = {1: Latency(0.21, 0.2, 0.25, 50), 256: Latency(12.3, 11.9, 13.1, 50)}
+
+
+def _tested(outputs: Any, targets: Any, classes: list[str]) -> dict[str, Any]:
+    task = "classification" if classes else "regression"
+    test = evaluate(task, outputs, targets, classes)
+    features = torch.from_numpy(np.random.default_rng(0).normal(size=(len(targets), 1, 8, 8)))
+    part = Part(features, torch.from_numpy(targets))
+    return {
+        "test": test,
+        "predictions": Predictions.of(task, outputs, targets, "0" * 64),
+        "confusions": confusions(test, outputs, part, Normalization((100.0,), (50.0,))),
+        "input_shape": (1, 8, 8),
+        "retraining_seconds": 100.0,
+    }

@@ -109,7 +109,7 @@ def test_all_mistakes_of_a_study_file_are_told_at_once(shell: Shell) -> None:
     assert "did you mean 'tpe'?" in message and "did you mean 'training.epochs'?" in message
 
 
-@pytest.mark.parametrize("command", ["submit", "run", "worker", "finalize"])
+@pytest.mark.parametrize("command", ["submit", "run", "worker", "finalize", "compare"])
 def test_mistakes_of_a_study_file_are_told_before_torch_is_imported(shell: Shell, command: str) -> None:
     shell.write(STUDY.replace("learning_rate", "learning_rat"))
     program = (

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.config import StudyConfig
 from hpo.errors import HpoError
 from hpo.results import figures, importance, parallel, winner_figures
+from hpo.results.confusions import Confusion
 from hpo.results.metrics import evaluate
 from hpo.results.report import render
 from hpo.results.summary import duration, failures, number, summary
@@ -36,6 +37,17 @@ def trials(study: StudyConfig) -> list[FrozenTrial]:
 def page(study: StudyConfig, trials: list[FrozenTrial]) -> str:
     result = example.result(study, trials, CLASSES)
     return render(study, trials, result, example.FINDINGS, example.SIZES)
+
+
+def test_classes_confused_most_are_named_and_shown(study: StudyConfig, trials: list[FrozenTrial]) -> None:
+    confused = Confusion(true=example.HOSTILE, predicted="healthy", count=7, of=60, images=("aGk=",))
+    result = example.result(study, trials, CLASSES).model_copy(update={"confusions": (confused,)})
+    page = render(study, trials, result, (), example.SIZES)
+    assert (
+        "<strong>&lt;script&gt;alert(1)&lt;/script&gt;</strong> taken for <strong>healthy</strong>: 7 of 60"
+        in page
+    )
+    assert '<img src="data:image/png;base64,aGk="' in page and example.HOSTILE not in page
 
 
 class Outline(HTMLParser):

@@ -1,4 +1,4 @@
-"""The report in a real browser."""
+"""The report, and the comparison of several studies, in a real browser."""
 
 import shutil
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import report_example as example
 
+from hpo.results.compare_page import render_comparison
 from hpo.results.report import render
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -36,12 +37,18 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-class Visit:
-    """The report, opened; what the page said and asked for on the way."""
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("comparison") / "compare.html"
+    path.write_text(render_comparison(example.comparison(CLASSES)), encoding="utf-8")
+    return path
 
-    def __init__(
-        self, browser: "playwright.Browser", report: Path, width: int, scheme: str = "light"
-    ) -> None:
+
+class Visit:
+    """A page, opened; what it said and asked for on the way."""
+
+    def __init__(self, browser: "playwright.Browser", page: Path, width: int, scheme: str = "light") -> None:
+        self.name = page.stem
         self.page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         self.said: list[str] = []
         self.requested: list[str] = []
@@ -49,9 +56,9 @@ class Visit:
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
         self.page.on("dialog", lambda dialog: (self.said.append(dialog.message), dialog.dismiss()))
         self.page.route("**/*", self._route)
-        self.page.goto(report.as_uri())
+        self.page.goto(page.as_uri())
         # Not wait_for_function: it evaluates text, which the page's policy forbids.
-        self.page.locator("#confusion .main-svg").first.wait_for()
+        self.page.locator("[id^=confusion] .main-svg").last.wait_for(state="attached")
 
     def _route(self, route: "playwright.Route") -> None:
         if route.request.url.startswith("file:"):
@@ -63,20 +70,25 @@ class Visit:
 
 @pytest.fixture(
     scope="module",
-    params=[(390, "light"), (1280, "dark"), (1920, "light")],
-    ids=lambda found: f"{found[0]}-{found[1]}",
+    params=[
+        (page, *screen)
+        for page in ("report", "comparison")
+        for screen in ((390, "light"), (1280, "dark"), (1920, "light"))
+    ],
+    ids=lambda found: "-".join(map(str, found)),
 )
-def visit(browser: "playwright.Browser", report: Path, request: pytest.FixtureRequest) -> Iterator[Visit]:
-    visit = Visit(browser, report, *request.param)
+def visit(browser: "playwright.Browser", request: pytest.FixtureRequest) -> Iterator[Visit]:
+    page, width, scheme = request.param
+    visit = Visit(browser, request.getfixturevalue(page), width, scheme)
     yield visit
     visit.page.close()
 
 
-def test_report_opens_with_all_its_plots_and_without_a_word_or_a_request(visit: Visit) -> None:
+def test_page_opens_with_all_its_plots_and_without_a_word_or_a_request(visit: Visit) -> None:
     assert visit.said == []
     assert visit.requested == []
     plots = visit.page.locator(".js-plotly-plot svg.main-svg:first-child")
-    assert plots.count() == 6 + len(example.config().search)
+    assert plots.count() == (6 + len(example.config().search) if visit.name == "report" else 2 * 3)
     # Each has drawn something: bars, points, lines or cells.
     marks = ".point, .js-line, .hm image, .heatmaplayer image, path.js-line"
     for index in range(plots.count()):
@@ -110,11 +122,27 @@ def test_legends_and_axis_titles_stay_inside_their_plots(visit: Visit) -> None:
 
 def test_hostile_names_are_shown_as_text(visit: Visit) -> None:
     page = visit.page
-    assert page.locator("th", has_text=example.HOSTILE).count() == 1
-    assert page.locator(".legendtext", has_text=example.HOSTILE).count() == 1
+    if visit.name == "report":
+        assert page.locator("th", has_text=example.HOSTILE).count() == 1
+    else:
+        assert page.locator(".confused", has_text=example.HOSTILE).count() == 3
+    legends = page.locator(".legendtext", has_text=example.HOSTILE)
+    assert legends.count() == (1 if visit.name == "report" else 3)
     scripts = page.evaluate("[...document.scripts].map((script) => script.text)")
     assert "alert(1)" not in scripts
     assert visit.said == [], "no dialog was opened"
+
+
+def test_examples_of_confused_classes_are_drawn_and_described(
+    browser: "playwright.Browser", comparison: Path
+) -> None:
+    visit = Visit(browser, comparison, 1280)
+    drawn = visit.page.evaluate(
+        "[...document.querySelectorAll('.confused img')].map((image) => [image.naturalWidth, image.alt])"
+    )
+    assert len(drawn) > 3 * 4
+    assert all(width == 8 and "taken for" in description for width, description in drawn)
+    visit.page.close()
 
 
 def test_colours_follow_the_system(browser: "playwright.Browser", report: Path) -> None:

@@ -4,6 +4,7 @@
     workers       worker
     studies       status, stop, resume, extend
     results       finalize
+    compare       compare
     databases     db init, db status, db upgrade
 
 `arguments` has what several of them take, `output` where they print to.
@@ -16,6 +17,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from hpo.cli.compare import compare
 from hpo.cli.databases import db
 from hpo.cli.results import finalize
 from hpo.cli.studies import extend, resume, status, stop
@@ -47,7 +49,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, submit, worker, status, stop, resume, extend, finalize, schema):
+for command in (run, submit, worker, status, stop, resume, extend, finalize, compare, schema):
     app.command()(command)
 app.add_typer(db, name="db")
 

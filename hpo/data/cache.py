@@ -106,6 +106,23 @@ def load_rows(prepared: PreparedData, name: RowsFile) -> Rows:
         return _decode(tensors, json.loads(file.metadata()["columns"]))
 
 
+def sealed_digest(prepared: PreparedData) -> str:
+    """SHA-256 of the sealed test part, as recorded when it was sealed: its file is not opened.
+
+    Studies with the same digest have the same test rows, in the same order. The file is the same wherever it
+    is written: safetensors orders tensors by type and name, and there is one entry of metadata.
+
+    Raises:
+        DataError: the cache is damaged.
+    """
+    path = prepared.cache / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        return str(manifest["files"]["test.safetensors"]["sha256"])
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path}: cannot be read: {error}; {_remedy(prepared)}") from error
+
+
 def _remedy(prepared: PreparedData) -> str:
     return f"delete {prepared.cache} and prepare the data again"
 

@@ -15,7 +15,8 @@ from hpo.data.prepare import prepare
 from hpo.data.prepared import PreparedData
 from hpo.errors import HpoError
 from hpo.results.export import check_replaceable, export, is_complete
-from hpo.results.finalize import Finalized, FinalResult, Progress, finalize, rebuild
+from hpo.results.finalize import Finalized, FinalResult, finalize, rebuild
+from hpo.results.lanes import Progress
 from hpo.results.place import Place
 from hpo.results.report import render
 from hpo.search.database import Database

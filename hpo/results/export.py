@@ -6,6 +6,7 @@
     model.safetensors     weights; the metadata say how to build the module
     preprocessing.skops   the fitted transformer from raw columns to features
     labels.json           class names by index, feature names
+    predictions.safetensors  what the model said of each test example, and what is true
     report.html           the report, where there is one
 
 A folder without metrics.json is not complete: it is written last and removed first. No file holds a pickle:
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import skops.io
+import torch
 import yaml
 from pydantic import BaseModel
 from safetensors.torch import save_file
@@ -37,6 +39,7 @@ FILES = (
     "model.safetensors",
     "preprocessing.skops",
     "labels.json",
+    "predictions.safetensors",
     "report.html",
     "metrics.json",
 )
@@ -70,6 +73,7 @@ def export(
             _write_json(staging / "metrics.json", _metrics(finalized.result))
             _write_json(staging / "labels.json", _labels(prepared))
             _write_model(staging / "model.safetensors", config, prepared, finalized)
+            _write_predictions(staging / "predictions.safetensors", prepared, finalized.result)
             skops.io.dump(finalized.preprocessing, staging / "preprocessing.skops")
             if report is not None:
                 (staging / "report.html").write_text(report, encoding="utf-8")
@@ -83,7 +87,8 @@ def is_complete(folder: Path, result: FinalResult) -> bool:
         metrics = json.loads((folder / LAST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return metrics == _metrics(result) and all((folder / name).is_file() for name in FILES)
+    expected = [name for name in FILES if result.predictions or not name.startswith("predictions")]
+    return metrics == _metrics(result) and all((folder / name).is_file() for name in expected)
 
 
 def check_replaceable(folder: Path, study: str) -> None:
@@ -241,3 +246,12 @@ def _write_model(path: Path, config: StudyConfig, prepared: PreparedData, finali
     # Clones: safetensors refuses tensors that share memory, as tied weights do.
     tensors = {name: tensor.clone().contiguous() for name, tensor in finalized.module.state_dict().items()}
     save_file(tensors, path, metadata)
+
+
+def _write_predictions(path: Path, prepared: PreparedData, result: FinalResult) -> None:
+    """From the recorded result, so that a folder that is written again has the tested model's own."""
+    if result.predictions is None:
+        return
+    predicted, targets = (torch.from_numpy(array.copy()) for array in result.predictions.arrays())
+    metadata = {"test": result.predictions.test, "classes": json.dumps(prepared.classes)}
+    save_file({"predicted": predicted, "targets": targets}, path, metadata)

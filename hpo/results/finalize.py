@@ -3,8 +3,7 @@
 import hashlib
 import math
 import time
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,37 +16,25 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from hpo.config import StudyConfig
+from hpo.data.cache import sealed_digest
 from hpo.data.parts import final_training, fresh_folds, open_sealed
 from hpo.data.prepared import FinalTraining, Fold, Part, PreparedData
 from hpo.errors import HpoError
 from hpo.results.candidates import Candidate, assess, best_trials, choose, epochs_of
+from hpo.results.confusions import Confusion, confusions
+from hpo.results.lanes import Progress, Watch, in_chunks, silent, train_lanes
 from hpo.results.metrics import Record, TestMetrics, evaluate
+from hpo.results.predictions import Predictions
+from hpo.results.seeds import SeedStatistics, over_seeds
 from hpo.training.architecture import Architecture
 from hpo.training.cohort import Cohort
 from hpo.training.device_data import DeviceData
-from hpo.training.lane import EpochResult, Lane, LaneKey
-from hpo.training.memory import out_of_memory
+from hpo.training.lane import Lane, LaneKey
 from hpo.training.shapes import shape_key
 
 log = structlog.get_logger()
 
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, and how many epochs of single lanes are done, of how many."""
-
-Chunk = tuple[list[tuple[LaneKey, EpochResult | None]], Cohort]
-"""The last results of lanes that trained together, and their cohort."""
-
-MAX_LANES = 256
 EVALUATION_BATCH = 1024
-
-
-class SeedStatistics(Record):
-    """One test metric over the retrainings of the winner."""
-
-    mean: float
-    std: float | None
-    """Sample standard deviation; None for a single seed."""
-    n: int
 
 
 class FinalResult(Record):
@@ -72,6 +59,14 @@ class FinalResult(Record):
     """SHA-256 of the exported model's weights."""
     openings: tuple[str, ...] = ()
     """When the study's test part was opened, in UTC; this time is the last."""
+    input_shape: tuple[int, ...] = ()
+    """Of one example, as the exported model takes it."""
+    retraining_seconds: float = 0.0
+    """All retrainings of the winner together."""
+    predictions: Predictions | None = None
+    """The exported model's; None in results of before they were recorded."""
+    confusions: tuple[Confusion, ...] = ()
+    """The class pairs that the exported model confuses most."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +98,7 @@ def finalize(
         HpoError: there is no complete trial, or no candidate or retraining stayed finite.
     """
     began = time.monotonic()
-    tell = progress or _silent
+    tell = progress or silent
     architecture = Architecture(config, prepared.input_shape, prepared.outputs)
     candidates = _reevaluate(config, prepared, architecture, best_trials(config, trials), tell)
     winner = choose(config, candidates)
@@ -111,18 +106,24 @@ def finalize(
     retrained = _retrain(config, prepared, architecture, winner, training, tell)
     on_open()
     test = open_sealed(prepared, training)
-    tested = retrained.test(prepared, test)
+    outputs = retrained.outputs(test)
+    tested = _test(prepared, outputs, test)
+    exported, answers = tested[retrained.seed], outputs[retrained.seed]
     result = FinalResult(
         winner=winner,
         candidates=candidates,
-        test=tested[retrained.seed],
-        seeds=_over_seeds(tested.values()),
+        test=exported,
+        seeds=over_seeds(tested.values()),
         seed=retrained.seed,
         failed_seeds=[seed for seed in _seeds_of_winner(config) if seed not in tested],
         epochs=winner.epochs,
         parameters=sum(parameter.numel() for parameter in retrained.module.parameters()),
         seconds=time.monotonic() - began,
         weights=_digest(retrained.module),
+        input_shape=prepared.input_shape,
+        retraining_seconds=retrained.seconds,
+        predictions=Predictions.of(prepared.task, answers, test.targets, sealed_digest(prepared)),
+        confusions=confusions(exported, answers, test, training.normalization),
     )
     return Finalized(
         result, retrained.module, training.preprocessing, training.target_mean, training.target_scale
@@ -142,7 +143,7 @@ def rebuild(
     """
     architecture = Architecture(config, prepared.input_shape, prepared.outputs)
     training = final_training(config, prepared)
-    retrained = _retrain(config, prepared, architecture, result.winner, training, progress or _silent)
+    retrained = _retrain(config, prepared, architecture, result.winner, training, progress or silent)
     if retrained.seed != result.seed:
         raise HpoError(
             f"study {config.name!r}: its winner, trial {result.winner.number}, was exported as trained with "
@@ -161,10 +162,6 @@ def _digest(module: nn.Module) -> str:
     # Clones: safetensors refuses tensors that share memory, as tied weights do.
     tensors = {name: tensor.clone().contiguous() for name, tensor in module.state_dict().items()}
     return hashlib.sha256(save(tensors)).hexdigest()
-
-
-def _silent(_doing: str, _done: int, _total: int) -> None:
-    """Nobody watches."""
 
 
 def fresh_seeds(config: StudyConfig) -> list[int]:
@@ -195,12 +192,12 @@ def _reevaluate(
         groups.setdefault((shape_key(settings), epochs), []).extend(
             Lane(LaneKey(trial.number, fold, seed), settings) for fold, seed in enumerate(seeds)
         )
-    watch = _Watch(tell, "re-evaluating", sum(len(lanes) * epochs for (_, epochs), lanes in groups.items()))
+    watch = Watch(tell, "re-evaluating", sum(len(lanes) * epochs for (_, epochs), lanes in groups.items()))
     values: dict[int, list[float]] = {}
     failures: dict[int, str] = {}
     for (_, epochs), lanes in groups.items():
         make = partial(Cohort, architecture, data, config.metric, lanes[0].settings, epochs)
-        for trained, _ in _in_chunks(lanes, lambda chunk: _train(make(), chunk, epochs, watch)):  # noqa: B023
+        for trained, _ in in_chunks(lanes, lambda chunk: train_lanes(make(), chunk, epochs, watch)):  # noqa: B023
             for key, last in trained:
                 if last is None or not math.isfinite(last.value):
                     what = "training loss" if last is None else config.metric
@@ -208,49 +205,6 @@ def _reevaluate(
                 else:
                     values.setdefault(key.trial, []).append(last.value)
     return assess(config, trials, values, failures, len(folds[0].validation) / len(folds[0].train))
-
-
-def _in_chunks(lanes: list[Lane], train: Callable[[list[Lane]], Chunk]) -> Iterator[Chunk]:
-    """Train so many lanes at a time as fit into memory."""
-    start, size = 0, MAX_LANES
-    while start < len(lanes):
-        chunk = lanes[start : start + size]
-        try:
-            yield train(chunk)
-        except (RuntimeError, MemoryError) as error:
-            if len(chunk) == 1 or not out_of_memory(error):
-                raise
-            traceback.clear_frames(error.__traceback__)  # they hold the chunk's tensors
-            size = len(chunk) // 2
-        else:
-            start += len(chunk)
-
-
-def _train(cohort: Cohort, lanes: Sequence[Lane], epochs: int, watch: "_Watch") -> Chunk:
-    """Train `lanes` for `epochs`: the last result of each, in their order; None if a loss was not finite."""
-    cohort.add(lanes)
-    last: dict[LaneKey, EpochResult | None] = {}
-    for _ in range(epochs):
-        watch.advance(len(lanes))
-        results = cohort.train_epoch() if cohort.keys else {}
-        broken = [key for key, result in results.items() if not math.isfinite(result.train_loss)]
-        last.update(results)
-        last.update(dict.fromkeys(broken))
-        if broken:
-            cohort.drop(broken)
-    return [(lane.key, last[lane.key]) for lane in lanes], cohort
-
-
-@dataclass
-class _Watch:
-    tell: Progress
-    doing: str
-    total: int
-    done: int = 0
-
-    def advance(self, epochs: int) -> None:
-        self.done += epochs
-        self.tell(self.doing, self.done, self.total)
 
 
 @dataclass(frozen=True)
@@ -262,22 +216,18 @@ class _Retrained:
     module: nn.Module
     """Of `seed`."""
     training: FinalTraining
+    seconds: float
+    """All of them together."""
 
-    def test(self, prepared: PreparedData, test: Part) -> dict[int, TestMetrics]:
-        """Metrics by seed; the exported module's own by calling it as its user will."""
+    def outputs(self, test: Part) -> dict[int, Tensor]:
+        """[N, outputs] by seed, of models whose are finite; the exported one's as its user will call it."""
         outputs = {self.seed: self._module_outputs(test.features)}
         for cohort in self.cohorts:
             parts = [cohort.predict(part) for part in torch.split(test.features, EVALUATION_BATCH)]
             for key, lane_outputs in zip(cohort.keys, torch.cat(parts, dim=1), strict=True):
                 if key.seed != self.seed and bool(lane_outputs.isfinite().all()):
                     outputs[key.seed] = lane_outputs
-        try:
-            return {
-                seed: evaluate(prepared.task, scores, test.targets, prepared.classes)
-                for seed, scores in outputs.items()
-            }
-        except ValueError as error:
-            raise HpoError(f"the retrained winner cannot be tested: {error}") from error
+        return outputs
 
     @torch.no_grad()
     def _module_outputs(self, features: Tensor) -> Tensor:
@@ -294,14 +244,15 @@ def _retrain(
     tell: Progress,
 ) -> _Retrained:
     """Train the winner on all of train + validation, once for each seed."""
+    began = time.monotonic()
     nothing = Part(training.train.features[:0], training.train.targets[:0])
     fold = Fold(training.train, nothing, training.target_mean, training.target_scale, training.normalization)
     data = DeviceData((fold,), prepared.task, prepared.outputs)
     settings = config.settings(winner.params)
     lanes = [Lane(LaneKey(winner.number, 0, seed), settings) for seed in _seeds_of_winner(config)]
-    watch = _Watch(tell, "retraining", len(lanes) * winner.epochs)
+    watch = Watch(tell, "retraining", len(lanes) * winner.epochs)
     make = partial(Cohort, architecture, data, config.metric, settings, winner.epochs)
-    chunks = _in_chunks(lanes, lambda chunk: _train(make(), chunk, winner.epochs, watch))
+    chunks = in_chunks(lanes, lambda chunk: train_lanes(make(), chunk, winner.epochs, watch))
     cohorts = [cohort for _, cohort in chunks]
     finite = [(cohort, key) for cohort in cohorts for key in cohort.keys]
     if not finite:
@@ -310,20 +261,15 @@ def _retrain(
             f"{len(lanes)} retrainings on train + validation; the test part was not opened"
         )
     cohort, key = min(finite, key=lambda found: lanes.index(Lane(found[1], settings)))
-    return _Retrained(cohorts, key.seed, cohort.module(key).eval(), training)
+    return _Retrained(cohorts, key.seed, cohort.module(key).eval(), training, time.monotonic() - began)
 
 
-def _over_seeds(tested: Iterable[TestMetrics]) -> dict[str, SeedStatistics]:
-    collected: dict[str, list[float]] = {}
-    for metrics in tested:
-        for name, value in metrics.scalars().items():
-            if value is not None:
-                collected.setdefault(name, []).append(value)
-    return {
-        name: SeedStatistics(
-            mean=float(np.mean(values)),
-            std=float(np.std(values, ddof=1)) if len(values) > 1 else None,
-            n=len(values),
-        )
-        for name, values in collected.items()
-    }
+def _test(prepared: PreparedData, outputs: dict[int, Tensor], test: Part) -> dict[int, TestMetrics]:
+    """Metrics by seed."""
+    try:
+        return {
+            seed: evaluate(prepared.task, scores, test.targets, prepared.classes)
+            for seed, scores in outputs.items()
+        }
+    except ValueError as error:
+        raise HpoError(f"the retrained winner cannot be tested: {error}") from error

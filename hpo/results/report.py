@@ -1,43 +1,19 @@
 """The report: a study's outcome as one self-contained HTML file."""
 
-import base64
-import hashlib
-import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import plotly.graph_objects as go
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from optuna.trial import FrozenTrial
-from plotly.io.json import to_json_plotly
-from plotly.offline import get_plotlyjs
 
 from hpo.config import StudyConfig
 from hpo.data.prepared import Finding
 from hpo.results import figures, importance, parallel, summary, winner_figures
 from hpo.results.finalize import FinalResult
 from hpo.results.metrics import ClassificationMetrics, RegressionMetrics
-from hpo.results.theme import DARK, LIGHT, ON_DARK, PAGE_DARK, PAGE_LIGHT, NothingToDraw, short
+from hpo.results.page import Panel, drawn_panel, page
+from hpo.results.theme import NothingToDraw
 from hpo.results.values import LABELS, METRIC_LABELS
-
-PACKAGES = ("hpo", "torch", "optuna", "scikit-learn", "numpy", "plotly")
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A figure with its words, or the reason why it is not there."""
-
-    id: str
-    title: str
-    caption: str
-    drawn: go.Figure | None
-    why_not: str = ""
-    min_width: int = 0
-    """In CSS pixels; a narrower screen scrolls it sideways."""
 
 
 def render(
@@ -48,22 +24,10 @@ def render(
     data_sizes: Mapping[str, int],
 ) -> str:
     """The page's HTML: nothing in it comes from elsewhere, and only its own scripts can run."""
-    environment = Environment(
-        loader=PackageLoader("hpo", "results"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": summary.number,
-        "interval": summary.interval_text,
-        "csp_hash": _csp_hash,
-    }
-    environment.filters |= {"short": short}
     search, slices, test = list(_search(trials, config)), list(_slices(trials, config)), list(_test(result))
-    drawn = {panel.id: panel.drawn for panel in [*search, *slices, *test] if panel.drawn is not None}
-    return environment.get_template("report.html").render(
+    return page(
+        "report.html",
+        [*search, *slices, *test],
         config=config,
         result=result,
         findings=findings,
@@ -76,60 +40,26 @@ def render(
         slices=slices,
         test=test,
         config_yaml=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
-        versions={"Python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-        pages={"light": PAGE_LIGHT, "dark": PAGE_DARK},
-        plotly_js=Markup(get_plotlyjs()),
-        figures=_json({name: _bare(figure) for name, figure in drawn.items()}),
-        themes=_json(
-            {
-                "light": {"template": LIGHT.to_plotly_json(), "colors": {}},
-                "dark": {"template": DARK.to_plotly_json(), "colors": ON_DARK},
-            }
-        ),
     )
-
-
-def _csp_hash(script: str) -> str:
-    """A script's name in a Content-Security-Policy."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(str(script).encode()).digest()).decode()}"
-
-
-def _json(content: Any) -> Markup:
-    """JSON for a script element: no `<` that could end it."""
-    return Markup(to_json_plotly(content, engine="json").replace("<", "\\u003c"))
-
-
-def _bare(figure: go.Figure) -> dict[str, Any]:
-    """The figure without its template: the page puts in its own, light or dark."""
-    content: dict[str, Any] = figure.to_plotly_json()
-    content["layout"].pop("template", None)
-    return content
-
-
-def _panel(name: str, title: str, caption: str, draw: Callable[[], go.Figure], min_width: int = 0) -> Panel:
-    try:
-        return Panel(name, title, caption, draw(), min_width=min_width)
-    except NothingToDraw as reason:
-        return Panel(name, title, caption, None, str(reason))
 
 
 def _search(trials: Sequence[FrozenTrial], config: StudyConfig) -> Iterator[Panel]:
     better = "Higher" if config.direction == "maximize" else "Lower"
-    yield _panel(
+    yield drawn_panel(
         "history",
         "Optimization history",
         f"Each complete trial's {LABELS[config.metric]} and the best so far. {better} is better; outliers "
         "on the other side may lie outside the axis. Failed and pruned trials are not drawn.",
         lambda: figures.history(trials, config),
     )
-    yield _panel(
+    yield drawn_panel(
         "intermediate",
         "Learning curves",
         "The metric after each epoch; pruned trials are faded and dotted. "
         f"Of more than {figures.MAX_CURVES} trials an even sample is drawn.",
         lambda: figures.intermediate_values(trials, config),
     )
-    yield _panel(
+    yield drawn_panel(
         "importances",
         "Parameter importances",
         "What share of the differences between trials each parameter explains: fANOVA over the whole space, "
@@ -137,7 +67,7 @@ def _search(trials: Sequence[FrozenTrial], config: StudyConfig) -> Iterator[Pane
         f"rough. Of more than {importance.MAX_FANOVA_TRIALS} trials fANOVA sees an even sample.",
         lambda: importance.importances(trials, config),
     )
-    yield _panel(
+    yield drawn_panel(
         "parallel",
         "Parallel coordinates",
         "One line per complete trial, through its parameters to its value.",
@@ -162,12 +92,12 @@ def _test(result: FinalResult | None) -> Iterator[Panel]:
     test = result.test
     if isinstance(test, RegressionMetrics):
         caption = "Test rows: predictions against the truth. On the dashed line they agree."
-        yield _panel(
+        yield drawn_panel(
             "predicted", "Predicted and true values", caption, lambda: winner_figures.predicted(test)
         )
         return
-    yield _panel("roc", "ROC curves", _roc_caption(test), lambda: winner_figures.roc(test))
-    yield _panel(
+    yield drawn_panel("roc", "ROC curves", _roc_caption(test), lambda: winner_figures.roc(test))
+    yield drawn_panel(
         "confusion",
         "Confusion matrix",
         "Test rows by true and predicted class; the colour is the share of the true class.",
