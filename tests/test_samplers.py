@@ -17,12 +17,12 @@ from hpo.config import StudyConfig, TrialSettings
 from hpo.search.database import Database
 from hpo.search.history import read_trials
 from hpo.search.running import WorkerOptions
-from hpo.search.samplers import NumberedQmc, default_in_flight, make_sampler
+from hpo.search.samplers import Known, NumberedQmc, _Tpe, default_in_flight, make_sampler
 from hpo.search.studies import Studies
 from hpo.search.submission import submit
 from hpo.search.training import Epoch
 from hpo.search.worker import Worker
-from hpo.space import distributions
+from hpo.space import distributions, suggest
 
 SPACE = """
 search:
@@ -118,6 +118,27 @@ def test_another_seed_draws_other_parameters(sampler: str) -> None:
         return study.ask(distributions(config.search)).params
 
     assert first(1) == first(1) != first(2)
+
+
+@pytest.mark.parametrize("multivariate", [True, False])
+def test_tpe_draws_what_optuna_s_own_draws(multivariate: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = study_of(
+        f"{SPACE}trials: 40\n"
+        f"sampler: {{name: tpe, startup_trials: 8, multivariate: {str(multivariate).lower()}}}"
+    )
+
+    def drawn() -> tuple[list[dict[str, Any]], Known]:
+        study, known = optuna.create_study(direction="maximize"), Known()
+        for number in range(40):
+            study.sampler = make_sampler(config, number, known)
+            trial = study.ask()
+            study.tell(trial, float(suggest(trial, config.search)["learning_rate"]))
+        return [trial.params for trial in study.trials], known
+
+    ours, known = drawn()
+    assert {len(trials) for trials in known.values()} == {39}
+    monkeypatch.delattr(_Tpe, "_get_internal_repr")
+    assert drawn() == (ours, {})
 
 
 def test_a_model_based_sampler_finds_better_than_chance(new_database: Callable[[], Database]) -> None:

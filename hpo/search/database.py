@@ -111,36 +111,44 @@ class Database:
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a transaction that sees one state of the database."""
-        return self._repeat(work, write=False)
+        # At Postgres' own level each statement sees another state. SQLite's transactions always see one.
+        return self._repeat(work, isolation="REPEATABLE READ")
+
+    def look(self, work: Callable[[Connection], T]) -> T:
+        """Run `work`, which reads with one statement: on Postgres without BEGIN and COMMIT around it."""
+        return self._repeat(work, isolation="AUTOCOMMIT")
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a transaction that holds SQLite's write lock from its beginning."""
-        return self._repeat(work, write=True)
+        return self._repeat(work)
 
-    def _repeat(self, work: Callable[[Connection], T], write: bool) -> T:
+    def _repeat(self, work: Callable[[Connection], T], isolation: str | None = None) -> T:
+        chosen = {"isolation_level": isolation} if isolation else {}
+        options: dict[str, Any] = {"hpo_write": isolation is None} if self.sqlite else chosen
         # A file is there at once, but it may be locked, and while its first user turns on the write-ahead log
         # SQLite does not even wait for its busy timeout.
         deadline = time.monotonic() + (self.patience if self.connected or self.sqlite else 0.0)
-        for attempt in range(10_000):
+        waits, stale = 0, True
+        while True:
             try:
                 with self.engine.connect() as plain:
-                    connection = plain.execution_options(hpo_write=write, **self._isolation(write))
+                    connection = plain.execution_options(**options)
                     with connection.begin():
                         result = work(connection)
             except sa.exc.DBAPIError as error:
                 if not self._transient(error):
                     raise self._failure(error) from error
-                self._wait(attempt, deadline, error)
+                # A pooled connection's server may have been restarted; to ask before each use costs a round
+                # trip. So a new connection is tried once, before anything is said or waited for.
+                if not (stale and error.connection_invalidated):
+                    self._wait(waits, deadline, error)
+                    waits += 1
+                stale = False
             else:
-                if attempt and self.connected:
+                if waits and self.connected:
                     log.info("the database answers again", database=str(self))
                 self.connected = True
                 return result
-        raise AssertionError("the deadline comes first")
-
-    def _isolation(self, write: bool) -> dict[str, Any]:
-        # At Postgres' own level each statement sees another state. SQLite's transactions always see one.
-        return {} if write or self.sqlite else {"isolation_level": "REPEATABLE READ"}
 
     def _transient(self, error: sa.exc.DBAPIError) -> bool:
         if self.sqlite:  # after its own busy timeout of 60 s
@@ -149,11 +157,11 @@ class Database:
             error, sa.exc.OperationalError | sa.exc.InterfaceError
         )
 
-    def _wait(self, attempt: int, deadline: float, error: sa.exc.DBAPIError) -> None:
+    def _wait(self, waits: int, deadline: float, error: sa.exc.DBAPIError) -> None:
         left = deadline - time.monotonic()
         if left <= 0:
             raise self._failure(error) from error
-        if attempt in {1, 5} or attempt % 20 == 0:
+        if waits in {1, 5} or waits % 20 == 0:
             log.warning(
                 "the database does not answer; waiting for it",
                 database=str(self),
@@ -161,7 +169,7 @@ class Database:
                 seconds_left=round(left),
             )
         # Backoff with jitter, so that a hundred workers do not all come back in the same instant.
-        time.sleep(min(left, 0.1 * 2 ** min(attempt, 5)) * random.uniform(0.5, 1.0))
+        time.sleep(min(left, 0.1 * 2 ** min(waits, 5)) * random.uniform(0.5, 1.0))
 
     def _failure(self, error: sa.exc.DBAPIError) -> StorageError:
         return StorageError(f"{self}: {str(error.orig).strip()}")
@@ -263,13 +271,6 @@ class Database:
     def insert(self, table: sa.Table) -> Any:
         """An INSERT that knows ON CONFLICT."""
         return (sqlalchemy.dialects.sqlite if self.sqlite else sqlalchemy.dialects.postgresql).insert(table)
-
-    def upsert(self, table: sa.Table, key: tuple[str, ...], *update: str) -> Any:
-        """INSERT into `table`, or where a row of the same `key` stands, set its `update` columns."""
-        insert = self.insert(table)
-        return insert.on_conflict_do_update(
-            index_elements=list(key), set_={column: insert.excluded[column] for column in update}
-        )
 
 
 def _missing_columns(connection: Connection) -> list[sa.Column[Any]]:

@@ -58,9 +58,7 @@ def make_engine(url: URL) -> Engine:
         UsageError: the driver is missing, or the folder of a SQLite file.
     """
     try:
-        engine = sa.create_engine(
-            url, connect_args=connect_args(url), pool_pre_ping=url.get_backend_name() != "sqlite"
-        )
+        engine = sa.create_engine(url, connect_args=connect_args(url))
     except ModuleNotFoundError as error:
         raise UsageError(
             f"storage: Postgres needs the driver {error.name}: pip install 'hpo[postgres]'"

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from operator import attrgetter
@@ -24,6 +24,7 @@ _CLAIMED_SINCE = sa.select(TRIALS).where(
     TRIALS.c.number >= sa.bindparam("first"),
     TRIALS.c.state.in_(CLAIMED),
 )
+_NUMBERS_SINCE = _CLAIMED_SINCE.with_only_columns(TRIALS.c.number)
 
 
 class History:
@@ -58,8 +59,13 @@ class History:
             Trials that have finished since the last reading.
         """
 
+        while self._settled in self.finished:
+            self._settled += 1
+        bounds = {"study": self.study_id, "first": self._settled}
+        if not self.running.keys() - set(own) and not self._news(bounds, own):
+            return []
+
         def work(connection: Connection) -> tuple[set[int], list[FrozenTrial]]:
-            bounds = {"study": self.study_id, "first": self._settled}
             claimed = connection.execute(_CLAIMED_SINCE, bounds).all()
             changed = [row for row in claimed if row.number not in own and row.number not in self.finished]
             return {row.number for row in claimed}, list(_frozen(connection, changed))
@@ -70,9 +76,12 @@ class History:
         for trial in changed:
             self.running.pop(trial.number, None)
             (self.finished if trial.state.is_finished() else self.running)[trial.number] = trial
-        while self._settled in self.finished:
-            self._settled += 1
         return [trial for trial in changed if trial.state.is_finished()]
+
+    def _news(self, bounds: Mapping[str, int], own: Collection[int]) -> set[int]:
+        """Numbers of claimed trials that are not known: none, where a worker works by itself."""
+        numbers = self.database.look(lambda connection: connection.scalars(_NUMBERS_SINCE, bounds).all())
+        return set(numbers) - self.finished.keys() - set(own)
 
 
 def read_trials(database: Database, study_id: int) -> list[FrozenTrial]:

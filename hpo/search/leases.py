@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection
 from hpo.errors import StorageError
 from hpo.search.database import LEASES, STEPS, TRIALS, USER_ATTRS, Database, utc_now
 from hpo.search.records import Holder, Lease
+from hpo.search.upsert import Upsert
 
 log = structlog.get_logger()
 
@@ -28,7 +29,7 @@ class Leases:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self._upsert_user_attr = database.upsert(USER_ATTRS, ("trial_id", "key"), "value_json")
+        self._upsert_user_attrs = Upsert(database, USER_ATTRS, ["trial_id", "key"], ["value_json"])
 
     def renew(self, worker: str) -> None:
         """Renew all leases of `worker`."""
@@ -145,10 +146,7 @@ class Leases:
             cause = (
                 f"its worker died {fruitless} times in a row after epoch {reached}, training this trial alone"
             )
-            connection.execute(
-                self._upsert_user_attr,
-                [{"trial_id": lease.trial_id, "key": "failure", "value_json": json.dumps(cause)}],
-            )
+            self._upsert_user_attrs(connection, [(lease.trial_id, "failure", json.dumps(cause))])
         connection.execute(
             sa.update(TRIALS)
             .where(TRIALS.c.trial_id == lease.trial_id, TRIALS.c.state == TrialState.RUNNING)

@@ -21,9 +21,12 @@ from hpo import methods
 from hpo.config import StudyConfig
 from hpo.space import Space, Value, distributions, grid, suggest
 
+Known = dict[tuple[str, ...], dict[int, tuple[FrozenTrial, tuple[float, ...] | None]]]
+"""By names of parameters and trial id: finished trials, and their values as Optuna's TPE has them."""
 
-def make_sampler(config: StudyConfig, number: int) -> BaseSampler:
-    """The sampler that draws trial `number`."""
+
+def make_sampler(config: StudyConfig, number: int, known: Known | None = None) -> BaseSampler:
+    """The sampler that draws trial `number`; `known` is what those of one study have in common."""
     sampler = config.sampler
     if isinstance(sampler, methods.Grid):
         return NumberedGrid(config.search)
@@ -38,6 +41,7 @@ def make_sampler(config: StudyConfig, number: int) -> BaseSampler:
     with experimental():
         return _Tpe(
             config.search,
+            {} if known is None else known,
             seed=seed,
             n_startup_trials=sampler.startup_trials,
             multivariate=sampler.multivariate,
@@ -89,8 +93,37 @@ class _KnownSpace(BaseSampler):
 
 
 class _Tpe(_KnownSpace, optuna.samplers.TPESampler):
+    def __init__(self, space: Space, known: Known, **options: Any) -> None:
+        super().__init__(space, **options)
+        self.known = known
+
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return self.joint if self._is_multivariate(study) else {}
+
+    def _get_internal_repr(
+        self, trials: list[FrozenTrial], search_space: dict[str, BaseDistribution], study: Study
+    ) -> dict[str, np.ndarray[Any, Any]]:
+        """As Optuna's, but what has finished is converted once, not again at each draw."""
+        known = self.known.setdefault(tuple(search_space), {})
+        rows = []
+        for trial in trials:
+            before, row = known.get(trial._trial_id, (None, None))
+            if before is not trial:
+                row = self._internal(trial, search_space, study)
+                if trial.state.is_finished():
+                    known[trial._trial_id] = (trial, row)
+            if row is not None:
+                rows.append(row)
+        columns = zip(*rows, strict=True) if rows else [()] * len(search_space)
+        return {name: np.asarray(column) for name, column in zip(search_space, columns, strict=True)}
+
+    def _internal(
+        self, trial: FrozenTrial, search_space: dict[str, BaseDistribution], study: Study
+    ) -> tuple[float, ...] | None:
+        params = self._get_params(trial, study)
+        if not search_space.keys() <= params.keys():
+            return None
+        return tuple(kind.to_internal_repr(params[name]) for name, kind in search_space.items())
 
 
 class _Gp(_KnownSpace, optuna.samplers.GPSampler):

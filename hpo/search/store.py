@@ -12,7 +12,6 @@ attempt. All of it is idempotent: a transaction whose COMMIT was not answered is
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import sqlalchemy as sa
 from optuna.distributions import distribution_to_json
@@ -33,9 +32,7 @@ from hpo.search.database import (
     utc_now,
 )
 from hpo.search.records import Changes, Claim, Finish
-
-FINITE = TrialValueModel.TrialValueType.FINITE
-FINITE_STEP = TrialIntermediateValueModel.TrialIntermediateValueType.FINITE
+from hpo.search.upsert import Upsert
 
 # What every epoch executes is built once: building them took a fifth of the store's time.
 _TRIALS: sa.BindParameter[list[int]] = sa.bindparam("trials", expanding=True)
@@ -54,11 +51,14 @@ _RUNNING = (
     sa.select(sa.func.count())
     .join_from(TRIALS, LEASES, LEASES.c.trial_id == TRIALS.c.trial_id)
     .where(_OF_STUDY, TRIALS.c.state == TrialState.RUNNING, LEASES.c.worker.is_not(None))
+    .correlate(None)
+    .scalar_subquery()
 )
 """Without those that another tool left running: they would keep everyone waiting for ever."""
 _ALONE = sa.func.coalesce(LEASES.c.alone, sa.false())
+_ATTEMPTS = sa.func.coalesce(LEASES.c.attempt, 0)
 _WAITING = (
-    sa.select(TRIALS.c.trial_id, _ALONE.label("alone"))
+    sa.select(TRIALS.c.trial_id, TRIALS.c.number, _ATTEMPTS + 1, _ALONE, _RUNNING.label("running"))
     .outerjoin(LEASES, LEASES.c.trial_id == TRIALS.c.trial_id)
     .where(_OF_STUDY, TRIALS.c.state == TrialState.WAITING)
     .order_by(TRIALS.c.number)
@@ -91,15 +91,35 @@ class Store:
         """`lease`: seconds that a worker may leave the trials unrenewed that it claims here."""
         self.database = database
         self.lease = lease
-        self._upsert_param = database.upsert(
-            PARAMS, ("trial_id", "param_name"), "param_value", "distribution_json"
+        self._params = Upsert(
+            database, PARAMS, ["trial_id", "param_name"], ["param_value", "distribution_json"]
         )
-        self._upsert_step = database.upsert(
-            STEPS, ("trial_id", "step"), "intermediate_value", "intermediate_value_type"
+        self._steps = Upsert(
+            database,
+            STEPS,
+            ["trial_id", "step"],
+            ["intermediate_value", "intermediate_value_type"],
+            intermediate_value_type=TrialIntermediateValueModel.TrialIntermediateValueType.FINITE,
         )
-        self._upsert_value = database.upsert(VALUES, ("trial_id", "objective"), "value", "value_type")
-        self._upsert_user_attr = database.upsert(USER_ATTRS, ("trial_id", "key"), "value_json")
-        self._upsert_system_attr = database.upsert(SYSTEM_ATTRS, ("trial_id", "key"), "value_json")
+        self._values = Upsert(
+            database,
+            VALUES,
+            ["trial_id", "objective"],
+            ["value", "value_type"],
+            value_type=TrialValueModel.TrialValueType.FINITE,
+        )
+        self._user_attrs = Upsert(database, USER_ATTRS, ["trial_id", "key"], ["value_json"])
+        self._system_attrs = Upsert(database, SYSTEM_ATTRS, ["trial_id", "key"], ["value_json"])
+        self._leases = Upsert(
+            database,
+            LEASES,
+            ["trial_id"],
+            ["attempt", "worker", "seconds", "renewed"],
+            renewed=database.now(),
+            progress=0,
+            fruitless=0,
+            alone=False,
+        )
         self._renewal = (
             sa.update(LEASES)
             .where(LEASES.c.worker == sa.bindparam("holder"), LEASES.c.trial_id.in_(_TRIALS))
@@ -134,36 +154,16 @@ class Store:
         return {row.trial_id for row in renewed if row.attempt == held[row.trial_id]}
 
     def _write(self, connection: Connection, owned: set[int], changes: Changes) -> None:
-        params = [
-            {"trial_id": t, "param_name": n, "param_value": v, "distribution_json": distribution_to_json(d)}
-            for t, n, v, d in changes.params
-        ]
-        steps = [
-            {"trial_id": t, "step": s, "intermediate_value": v, "intermediate_value_type": FINITE_STEP}
-            for t, s, v in changes.steps
-            if math.isfinite(v)
-        ]
-        values = [
-            {"trial_id": f.trial_id, "objective": 0, "value": f.value, "value_type": FINITE}
-            for f in changes.finishes
-            if f.value is not None and math.isfinite(f.value)
-        ]
-        user_attrs = [
-            {"trial_id": t, "key": k, "value_json": json.dumps(v)} for t, k, v in changes.user_attrs
-        ]
-        system_attrs = [
-            {"trial_id": t, "key": k, "value_json": json.dumps(v)} for t, k, v in changes.system_attrs
-        ]
-        for statement, rows in (
-            (self._upsert_param, params),
-            (self._upsert_step, steps),
-            (self._upsert_value, values),
-            (self._upsert_user_attr, user_attrs),
-            (self._upsert_system_attr, system_attrs),
+        # Each `float`, for an array has one type: choices are whole numbers, and values may be NumPy's.
+        values = [(f.trial_id, 0, float(f.value)) for f in changes.finishes if f.value is not None]
+        for upsert, rows in (
+            (self._params, [(t, n, float(v), distribution_to_json(d)) for t, n, v, d in changes.params]),
+            (self._steps, [(t, s, float(v)) for t, s, v in changes.steps if math.isfinite(v)]),
+            (self._values, [value for value in values if math.isfinite(value[2])]),
+            (self._user_attrs, [(t, k, json.dumps(v)) for t, k, v in changes.user_attrs]),
+            (self._system_attrs, [(t, k, json.dumps(v)) for t, k, v in changes.system_attrs]),
         ):
-            mine = [row for row in rows if row["trial_id"] in owned]
-            if mine:
-                connection.execute(statement, mine)
+            upsert(connection, (row for row in rows if row[0] in owned))
         self._finish(connection, [finish for finish in changes.finishes if finish.trial_id in owned])
         self._release(connection, sorted(set(changes.releases) & owned))
 
@@ -200,54 +200,31 @@ class Store:
             if orphans:
                 return orphans
             connection.execute(_ONE_AT_A_TIME, {"study": study_id})
-            room = in_flight - int(connection.execute(_RUNNING, {"study": study_id}).scalar_one())
-            free = self._waiting(connection, study_id, min(count, room), bool(held))
-            if not free:
-                return []
+            free = self._waiting(connection, study_id, count, in_flight, bool(held))
             self._take(connection, worker, free)
-            claims = {claim.trial_id: claim for claim in self._claimed(connection, study_id, worker)}
-            return [claims[trial_id] for trial_id in free]
+            return free
 
         return self.database.write(work)
 
-    def _waiting(self, connection: Connection, study_id: int, count: int, busy: bool) -> list[int]:
+    def _waiting(
+        self, connection: Connection, study_id: int, count: int, in_flight: int, busy: bool
+    ) -> list[Claim]:
         """Waiting trials in order; one to be retried alone comes by itself, and not to a `busy` worker."""
-        if count <= 0:
-            return []
         query = _WAITING_FOR_BUSY if busy else _WAITING
         rows = connection.execute(query, {"study": study_id, "count": count}).all()
-        if rows and rows[0].alone:
-            return [rows[0].trial_id]
-        return [row.trial_id for row in rows if not row.alone]
+        room = in_flight - rows[0].running if rows else 0
+        free = [Claim(*row[:-1]) for row in rows[: max(0, room)]]
+        if free and free[0].alone:
+            return free[:1]
+        return [claim for claim in free if not claim.alone]
 
-    def _take(self, connection: Connection, worker: str, trials: list[int]) -> None:
+    def _take(self, connection: Connection, worker: str, claims: Sequence[Claim]) -> None:
+        """No other worker claims trials of their study meanwhile, so that their attempts are known."""
+        if not claims:
+            return
+        trials = [claim.trial_id for claim in claims]
         connection.execute(_START, {"trials": trials, "moment": utc_now()})
-        insert: Any = self.database.insert(LEASES)
-        connection.execute(
-            insert.values(
-                [
-                    {
-                        "trial_id": trial_id,
-                        "attempt": 1,
-                        "worker": worker,
-                        "renewed": self.database.now(),
-                        "progress": 0,
-                        "fruitless": 0,
-                        "alone": False,
-                        "seconds": self.lease,
-                    }
-                    for trial_id in trials
-                ]
-            ).on_conflict_do_update(
-                index_elements=["trial_id"],
-                set_={
-                    "attempt": LEASES.c.attempt + 1,
-                    "worker": worker,
-                    "renewed": self.database.now(),
-                    "seconds": self.lease,
-                },
-            )
-        )
+        self._leases(connection, [(claim.trial_id, claim.attempt, worker, self.lease) for claim in claims])
 
     def _claimed(self, connection: Connection, study_id: int, worker: str) -> list[Claim]:
         found = connection.execute(_CLAIMED, {"study": study_id, "holder": worker})

@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection
 from hpo.errors import UsageError
 from hpo.search.database import DIRECTIONS, LEASES, STEPS, STUDIES, STUDY_ATTRS, TRIALS, Database, utc_now
 from hpo.search.records import StudyRecord
+from hpo.search.upsert import Upsert
 
 EXTENSIONS = "hpo:extensions"
 """Attribute of a study: when it was given how many trials more."""
@@ -27,7 +28,7 @@ class Studies:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self._upsert_attr = database.upsert(STUDY_ATTRS, ("study_id", "key"), "value_json")
+        self._upsert_attrs = Upsert(database, STUDY_ATTRS, ["study_id", "key"], ["value_json"])
 
     def submit(
         self, name: str, direction: StudyDirection, attrs: Mapping[str, Any], trials: int
@@ -135,13 +136,8 @@ class Studies:
 
     def _set_attrs(self, connection: Connection, study_id: int, attrs: Mapping[str, Any]) -> None:
         """Set attributes, and remove those that are None."""
-        rows = [
-            {"study_id": study_id, "key": key, "value_json": json.dumps(value)}
-            for key, value in attrs.items()
-            if value is not None
-        ]
-        if rows:
-            connection.execute(self._upsert_attr, rows)
+        set_ = [(study_id, key, json.dumps(value)) for key, value in attrs.items() if value is not None]
+        self._upsert_attrs(connection, set_)
         gone = [key for key, value in attrs.items() if value is None]
         if gone:
             connection.execute(

@@ -20,7 +20,7 @@ from hpo.search.leases import Heartbeat, Leases
 from hpo.search.pruners import make_pruner
 from hpo.search.records import Claim, StudyRecord
 from hpo.search.running import Failure, RunningTrial, WorkerOptions, worker_name
-from hpo.search.samplers import default_in_flight, learns, make_sampler
+from hpo.search.samplers import Known, default_in_flight, learns, make_sampler
 from hpo.search.snapshot import Snapshot
 from hpo.search.status import CAPACITY
 from hpo.search.store import Store
@@ -69,6 +69,7 @@ class Worker:
         self.snapshot = Snapshot(study, History(database, study.study_id))
         self.optuna = Study(study.name, self.snapshot, pruner=make_pruner(config))
         self.learns = learns(config)
+        self.known: Known = {}
         self.groups = Groups(trainer, self.name, checkpoints, options.save_every)
         self.running: dict[int, RunningTrial] = {}
         """By trial id."""
@@ -154,7 +155,7 @@ class Worker:
         """Sample a trial's parameters and begin to train it."""
         frozen = self.snapshot.adopt(claim)
         # A new one each time: until its `ask` or `tell`, a `Study` shows a sampler the trials it read first.
-        sampler = make_sampler(self.config, claim.number)
+        sampler = make_sampler(self.config, claim.number, self.known)
         self.optuna = Study(self.study.name, self.snapshot, sampler, self.optuna.pruner)
         with self.snapshot.at_most(SHOWN):
             params = suggest(Trial(self.optuna, claim.trial_id), self.config.search)

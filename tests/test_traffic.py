@@ -1,0 +1,107 @@
+"""What a worker asks of its database: statements are round trips to Postgres, commits wait for the disk."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checker import Log
+from conftest import study_of
+from crew import Plan
+from faults import study_record
+from sqlalchemy import event
+from standin import StandIn
+
+from hpo.search.database import Database
+from hpo.search.history import read_trials
+from hpo.search.worker import Worker
+
+Traffic = Callable[[Callable[[], object]], list[list[str]]]
+
+
+@pytest.fixture
+def traffic(database: Database) -> Iterator[Traffic]:
+    """Tells what is done in which transactions: statements by their first words."""
+    transactions: list[list[str]] = []
+
+    def begun(_: Any) -> None:
+        transactions.append([])
+
+    def executed(_: Any, _cursor: Any, statement: str, _parameters: Any, _context: Any, many: bool) -> None:
+        words = statement.replace("INSERT INTO", "INSERT").split()
+        if words[0] == "SELECT":
+            words[1] = words[words.index("FROM") + 1]
+        if words[0] != "BEGIN":  # ours, on SQLite
+            transactions[-1].append(f"{words[0]} {words[1]}")
+            assert database.sqlite or not many, statement
+
+    def during(act: Callable[[], object]) -> list[list[str]]:
+        transactions.clear()
+        act()
+        return list(transactions)
+
+    event.listen(database.engine, "begin", begun, insert=True)
+    event.listen(database.engine, "before_cursor_execute", executed)
+    yield during
+    event.remove(database.engine, "begin", begun)
+    event.remove(database.engine, "before_cursor_execute", executed)
+
+
+@pytest.fixture
+def worker(database: Database, tmp_path: Path) -> Worker:
+    """One that has just trained and recorded an epoch of eight trials."""
+    config = study_of(
+        "search: {learning_rate: {low: 0.01, high: 0.1}, optimizer: {choices: [adam, sgd]}}\n"
+        "sampler: random\npruner: {name: median, startup_trials: 50}\ntrials: 24\ntraining: {epochs: 9}"
+    )
+    study = study_record(database, config)
+    plan = Plan("", config.name, tmp_path, lanes=8, epoch=0.0)
+    made = Worker(database, study, config, StandIn(plan, Log(tmp_path)), plan.options, threading.Event())
+    made._refill()
+    made._settle(made._train_epoch())
+    return made
+
+
+def test_an_epoch_of_a_worker_by_itself_takes_three_statements(worker: Worker, traffic: Traffic) -> None:
+    assert traffic(lambda: worker._settle(worker._train_epoch())) == [
+        ["UPDATE hpo_leases", "INSERT trial_intermediate_values"],
+        ["SELECT trials"],
+    ]
+
+
+def test_a_claim_takes_five_statements_however_many_trials(worker: Worker, traffic: Traffic) -> None:
+    def claim() -> None:
+        assert len(worker.store.claim(worker.study.study_id, worker.name, worker._held(), 6, 100)) == 6
+
+    statements = ["SELECT trials", "SELECT studies", "SELECT trials", "UPDATE trials", "INSERT hpo_leases"]
+    assert traffic(claim) == [statements]
+
+
+def test_the_end_of_all_trials_takes_one_transaction(worker: Worker, traffic: Traffic) -> None:
+    for _ in range(7):
+        worker._settle(worker._train_epoch())
+    assert traffic(lambda: worker._settle(worker._train_epoch())) == [
+        [
+            "UPDATE hpo_leases",
+            "INSERT trial_intermediate_values",
+            "INSERT trial_values",
+            "INSERT trial_user_attributes",
+            "UPDATE trials",
+        ]
+    ]
+    assert not worker.running
+    worker.snapshot.refresh([])
+    assert worker.snapshot.history._settled == 8  # trials that no reading looks at again
+    assert {
+        len(t.intermediate_values) for t in read_trials(worker.store.database, worker.study.study_id)
+    } == {9}
+
+
+def test_what_others_claim_is_read_with_the_next_epoch(worker: Worker, traffic: Traffic) -> None:
+    worker.store.claim(worker.study.study_id, "another", {}, 2, 100)
+    (look, *reading) = traffic(lambda: worker._settle(worker._train_epoch()))[1:]
+    assert look == ["SELECT trials"] and len(reading) == 1
+    assert len(worker.snapshot.history.running) == 10
+    # Where others are at work there is something to read each time: nobody looks first.
+    assert len(traffic(lambda: worker._settle(worker._train_epoch()))) == 2
