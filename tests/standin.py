@@ -114,6 +114,13 @@ class StandInCheckpoints:
     def discard(self, group: str) -> None:
         (self.folder / f"{group}.json").unlink(missing_ok=True)
 
+    def sweep(self, finished: Callable[[Collection[int]], Collection[int]]) -> None:
+        for file in self.folder.glob("*.json"):
+            with contextlib.suppress(FileNotFoundError):  # discarded meanwhile
+                numbers = {int(number) for number in json.loads(file.read_text())}
+                if numbers <= set(finished(numbers)):
+                    file.unlink()
+
     def clear(self) -> None:
         for file in self.folder.glob("*.json"):
             file.unlink(missing_ok=True)

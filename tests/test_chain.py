@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hpo.config import Task
 from hpo.training.chain import Chain
 from hpo.training.layout import constants
-from hpo.training.program import OneByOne, Program
+from hpo.training.program import Batch, OneByOne, Program
 from models.layers import Dropout, stackable
 
 LANES, ROWS = 3, 12
@@ -65,12 +65,12 @@ def passes(
     before = x.clone()
     with program.mode(training=True, active=dict.fromkeys(program.dropouts, True)):
         y = classes if program.task == "classification" else numbers
-        losses = program.gradients(parameters, buffers, x, y, range(LANES), out, smoothing)
+        losses = program.gradients(parameters, buffers, Batch(x, y, range(LANES), smoothing), out)
     assert torch.equal(x, before), "other lanes read the examples too"
     return losses, out, buffers
 
 
-def check(
+def assert_gradients_are_autograds(
     module: nn.Module, task: Task = "classification", outputs: int = 3, smoothing: Tensor | None = None
 ) -> None:
     chain = Chain.of(copy.deepcopy(module), task)
@@ -82,7 +82,7 @@ def check(
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_an_activation_passes_autograds_gradient(activation: Callable[[], nn.Module]) -> None:
-    check(network(activation()))
+    assert_gradients_are_autograds(network(activation()))
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.4, 1.0])
@@ -101,16 +101,16 @@ def test_an_activation_passes_autograds_gradient(activation: Callable[[], nn.Mod
 def test_layers_that_run_as_one_pass_autograds_gradient(
     hidden: Callable[[float], list[nn.Module]], rate: float
 ) -> None:
-    check(network(*hidden(rate)))
+    assert_gradients_are_autograds(network(*hidden(rate)))
 
 
 def test_a_regressions_gradient_is_autograds() -> None:
-    check(network(norm(), nn.ReLU(), outputs=1), "regression", 1)
+    assert_gradients_are_autograds(network(norm(), nn.ReLU(), outputs=1), "regression", 1)
 
 
 def test_smoothed_labels_have_autograds_gradient() -> None:
     smoothing = torch.tensor([0.0, 0.1, 0.9], dtype=torch.float64)
-    check(network(norm(), nn.ReLU(), nn.Dropout(0.2)), smoothing=smoothing)
+    assert_gradients_are_autograds(network(norm(), nn.ReLU(), nn.Dropout(0.2)), smoothing=smoothing)
 
 
 def test_what_is_frozen_is_passed_through_and_has_no_gradient() -> None:
@@ -118,7 +118,7 @@ def test_what_is_frozen_is_passed_through_and_has_no_gradient() -> None:
     for layer in (module[1], module[2]):  # type: ignore[index]
         layer.weight.requires_grad = False
     module[4].bias.requires_grad = False  # type: ignore[index]
-    check(module)
+    assert_gradients_are_autograds(module)
 
 
 def test_other_modules_are_no_chains() -> None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import resource
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,26 @@ def test_each_group_keeps_two_generations_and_a_discarded_one_none(tmp_path: Pat
     assert checkpoints.load(1, most=99) is None and checkpoints.load(2, most=99) is not None
     checkpoints.clear()
     assert not tmp_path.exists()
+
+
+def test_what_dead_workers_left_goes_once_all_of_its_trials_have_finished(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for epoch in (1, 2):
+        checkpoints.save("dead", states(1, 2, epoch=epoch))
+    checkpoints.save("alive", states(3, epoch=1))
+    asked = []
+
+    def finished(numbers: Collection[int]) -> set[int]:
+        asked.append(set(numbers))
+        return ended & set(numbers)
+
+    ended = {1}
+    checkpoints.sweep(finished)
+    assert asked == [{1, 2, 3}] and checkpoints.load(1, most=9) is not None
+    ended = {1, 2}
+    checkpoints.sweep(finished)
+    assert checkpoints.load(1, most=9) is None and checkpoints.load(3, most=9) is not None
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 @contextlib.contextmanager

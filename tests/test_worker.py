@@ -21,6 +21,7 @@ from hpo.search.running import WorkerOptions
 from hpo.search.status import CAPACITY
 from hpo.search.studies import Studies
 from hpo.search.trainer import Trainer
+from hpo.training.checkpoint import Checkpoints
 
 SPACE = """
 search:
@@ -260,7 +261,7 @@ def test_a_module_that_breaks_for_one_value_fails_only_those_trials(
 
 
 def test_a_stopped_worker_hands_its_trials_back_and_the_next_one_comes_to_the_same_values(
-    sqlite: Database, new_database: Callable[[], Database]
+    sqlite: Database, new_database: Callable[[], Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = study_of(f"{SPACE}trials: 12\ntraining: {{epochs: 40}}\nsampler: random")
     study = submitted(sqlite, config)
@@ -276,7 +277,11 @@ def test_a_stopped_worker_hands_its_trials_back_and_the_next_one_comes_to_the_sa
     assert not worker.is_alive()
     counts = Studies(sqlite).counts(study.study_id)
     assert counts[TrialState.RUNNING] == 0 and counts[TrialState.WAITING] > 0
+    folder = Path(f"{sqlite.url.database}.checkpoints")
+    assert list(folder.rglob("*.json"))
+    monkeypatch.setattr(Checkpoints, "clear", lambda self: None)  # at the study's end; they go before
     resumed = search(sqlite, config)
+    assert not list(folder.rglob("*.json"))
     whole = search(new_database(), config)
     assert [trial.params for trial in resumed] == [trial.params for trial in whole]
     for left, right in zip(resumed, whole, strict=True):

@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -121,6 +121,14 @@ class Studies:
         for row in connection.execute(found.where(STUDY_ATTRS.c.study_id.in_(study_ids))):
             attrs[row.study_id][row.key] = json.loads(row.value_json)
         return attrs
+
+    def finished(self, study_id: int, numbers: Collection[int]) -> set[int]:
+        """Which of these numbers are of trials that have finished."""
+        ended = [state for state in TrialState if state.is_finished()]
+        query = sa.select(TRIALS.c.number).where(
+            TRIALS.c.study_id == study_id, TRIALS.c.number.in_(numbers), TRIALS.c.state.in_(ended)
+        )
+        return self.database.look(lambda connection: set(connection.scalars(query)))
 
     def set_attrs(self, study_id: int, attrs: Mapping[str, Any]) -> None:
         """Set user attributes of a study."""

@@ -54,6 +54,9 @@ class Saves(Protocol):
     def discard(self, group: str) -> None:
         """Forget a group."""
 
+    def sweep(self, finished: Callable[[Collection[int]], Collection[int]]) -> None:
+        """Forget what others left of trials that have all finished: `finished` answers which of some have."""
+
     def clear(self) -> None:
         """Forget everything: the study is searched."""
 

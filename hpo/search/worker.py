@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 
 import structlog
 from optuna.study import Study
@@ -77,6 +78,8 @@ class Worker:
         """Whether others may have done something since the snapshot was read that this study looks at."""
         self._ended: dict[int, int] = {}
         """Attempts by trial id: their ends are not recorded yet, so that they still count as held."""
+        self._inherited = False
+        """Whether a trial of an earlier attempt has ended, whose worker may have left a checkpoint."""
         self._seconds = math.inf
         """What the last epoch took."""
         self._refused = -math.inf
@@ -299,6 +302,7 @@ class Worker:
             self.snapshot.set_trial_user_attr(trial.claim.trial_id, key, attr)
         self.snapshot.finish(trial.claim.trial_id, state, value)
         self._ended[trial.claim.trial_id] = trial.claim.attempt
+        self._inherited = self._inherited or trial.claim.attempt > 1
         self._refused = -math.inf  # there is room for another one in flight
         self._leave(trial)
 
@@ -324,6 +328,12 @@ class Worker:
             self.groups.leave_checkpoints()
         else:
             self.groups.discard()  # not before it is recorded: until then another worker may need them
+            self._sweep()
+
+    def _sweep(self) -> None:
+        if self._inherited and self.checkpoints:
+            self.checkpoints.sweep(partial(self.ending.studies.finished, self.study.study_id))
+        self._inherited = False
 
     def _give_back(self, trials: Sequence[RunningTrial]) -> None:
         """Let trials wait again, for any worker."""

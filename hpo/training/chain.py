@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from hpo.config import Task
 from hpo.training.layout import Tensors
 from hpo.training.links import Link, links
-from hpo.training.program import Program, any_lanes, compiled, losses_and_gradients
+from hpo.training.losses import losses_and_gradients
+from hpo.training.program import Batch, Program, any_lanes, compiled
 
 
 class Chain(Program):
@@ -31,29 +32,20 @@ class Chain(Program):
         chain = links(module)
         return None if chain is None else cls(module, task, chain)
 
-    @torch.no_grad()
-    def gradients(
-        self,
-        parameters: Tensors,
-        buffers: Tensors,
-        x: Tensor,
-        y: Tensor,
-        seeds: Sequence[int],
-        out: Tensors,
-        smoothing: Tensor | None = None,
-    ) -> Tensor:
+    @torch.inference_mode()
+    def gradients(self, parameters: Tensors, buffers: Tensors, batch: Batch, out: Tensors) -> Tensor:
         """See `Program`."""
         # A single lane would be compiled once more: dimensions of size 1 are never dynamic.
-        if self._compiled is None or len(x) == 1:
-            return self._pass(parameters, buffers, x, y, out, smoothing)
-        smoothed = () if smoothing is None else (smoothing,)
+        if self._compiled is None or len(batch.x) == 1:
+            return self._pass(parameters, buffers, batch, out)
+        smoothing = () if batch.smoothing is None else (batch.smoothing,)
         loss: Tensor
-        loss, gradients = self._compiled(parameters, buffers, x, y, *smoothed)
+        loss, gradients = self._compiled(parameters, buffers, batch.x, batch.y, *smoothing)
         for name, gradient in gradients.items():
             out[name].copy_(gradient)
         return loss
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def outputs(self, parameters: Tensors, buffers: Tensors, x: Tensor, seeds: Sequence[int]) -> Tensor:
         """See `Program`."""
         lanes = len(next(iter(parameters.values())))
@@ -66,22 +58,14 @@ class Chain(Program):
     def _fresh_gradients(
         self, parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor, smoothing: Tensor | None = None
     ) -> tuple[Tensor, Tensors]:
-        """`_pass` without an argument that it changes and that shares memory with others."""
+        """`_pass` as it compiles: tensors alone, none of which is changed and shares memory with others."""
         out = {name: torch.empty_like(parameter) for name, parameter in parameters.items()}
-        return self._pass(parameters, buffers, x, y, out, smoothing), out
+        return self._pass(parameters, buffers, Batch(x, y, (), smoothing), out), out
 
-    def _pass(
-        self,
-        parameters: Tensors,
-        buffers: Tensors,
-        x: Tensor,
-        y: Tensor,
-        out: Tensors,
-        smoothing: Tensor | None,
-    ) -> Tensor:
+    def _pass(self, parameters: Tensors, buffers: Tensors, batch: Batch, out: Tensors) -> Tensor:
         state = {**parameters, **buffers}
-        outputs, known = self._forward(state, x)
-        loss, gradient = losses_and_gradients(self.task, outputs, y, smoothing)
+        outputs, known = self._forward(state, batch.x)
+        loss, gradient = losses_and_gradients(self.task, outputs, batch.y, batch.smoothing)
         below = None
         for link, knows in reversed(list(zip(self._chain, known, strict=True))[self._learns :]):
             below = link.backward(gradient if below is None else below(), knows, state, out)

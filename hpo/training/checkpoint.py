@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,17 @@ class Checkpoints:
         """Remove a group's checkpoints: its trials have finished, or went elsewhere."""
         for index in self._of_group(group):
             _remove(index)
+
+    def sweep(self, finished: Callable[[Collection[int]], Collection[int]]) -> None:
+        """Remove what dead workers left and nobody needs any more: all of whose trials have finished.
+
+        finished: answers which of these numbers are of trials that have.
+        """
+        generations = list(self._all())
+        over = set(finished({number for generation in generations for number in generation.epochs}))
+        for generation in generations:
+            if generation.epochs.keys() <= over:
+                _remove(generation.path.with_suffix(".json"))
 
     def clear(self) -> None:
         """Remove all of them: the study is searched."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hpo.training.device_data import DeviceData
 from hpo.training.layout import Tensors, constants, joined
 from hpo.training.memory import out_of_memory
-from hpo.training.program import Program
+from hpo.training.program import Batch, Program
 
 LANES, ROWS = 2, 16
 """That are compared; of a smaller batch, all rows."""
@@ -133,8 +133,8 @@ class _Step:
         """The losses of one pass, [K]."""
         program = self.program
         with program.mode(training=True, active=dict.fromkeys(program.dropouts, True)):
-            seeds = range(len(self.x))
-            return program.gradients(self.parameters, self.buffers, self.x, self.y, seeds, self.gradients)
+            batch = Batch(self.x, self.y, range(len(self.x)))
+            return program.gradients(self.parameters, self.buffers, batch, self.gradients)
 
 
 def _add_noise(parameters: Tensors) -> None:

@@ -6,15 +6,15 @@ Shapes: K lanes, B examples of a batch.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from hpo.config import Task
 from hpo.training.layout import Layout, Tensors
+from hpo.training.losses import losses
 from hpo.training.streams import seeded
 from models.layers import Dropout
 
@@ -26,41 +26,17 @@ MOST_COMPILED = 256
 """Programs of one class that torch compiles: all share a method, of which it would take 8."""
 
 
-def losses(task: Task, outputs: Tensor, targets: Tensor, smoothing: Tensor | None = None) -> Tensor:
-    """Each lane's mean loss: cross-entropy, or squared error.
+class Batch(NamedTuple):
+    """The examples of one step, and what else is every lane's own in it."""
 
-    outputs: [K, B, C], targets: [K, B], smoothing: [K] → [K]. Of its label, a lane spreads the share
-    `smoothing` over all classes: Szegedy et al., "Rethinking the Inception Architecture" (2016), section 7.
-    """
-    if task == "regression":
-        return (outputs.squeeze(-1) - targets).square().mean(1)
-    if smoothing is None:
-        each = F.cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction="none")
-        return each.view(targets.shape).mean(1)
-    surprise = -outputs.log_softmax(2)
-    of_label = surprise.gather(2, targets.unsqueeze(2)).squeeze(2).mean(1)
-    return torch.lerp(of_label, surprise.mean((1, 2)), smoothing)
-
-
-def losses_and_gradients(
-    task: Task, outputs: Tensor, targets: Tensor, smoothing: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """`losses`, and the gradient of each with respect to its own outputs.
-
-    outputs: [K, B, C], targets: [K, B], smoothing: [K] → [K], [K, B, C]
-    """
-    rows = targets.shape[1]
-    if task == "regression":
-        differences = outputs - targets.unsqueeze(2)
-        return differences.square().mean((1, 2)), differences * (2 / rows)
-    logarithms, label = outputs.log_softmax(2), targets.unsqueeze(2)
-    loss, gradient = -logarithms.gather(2, label).mean((1, 2)), logarithms.exp()
-    of_label = gradient.new_full(label.shape, -1.0)
-    if smoothing is not None:
-        loss = torch.lerp(loss, -logarithms.mean((1, 2)), smoothing)
-        of_label += smoothing[:, None, None]
-        gradient -= smoothing[:, None, None] / outputs.shape[2]
-    return loss, gradient.scatter_add_(2, label, of_label).div_(rows)
+    x: Tensor
+    """[K, B, ...]"""
+    y: Tensor
+    """[K, B]"""
+    seeds: Sequence[int]
+    """For each lane, where the module draws from torch's generator."""
+    smoothing: Tensor | None = None
+    """[K], see `losses`."""
 
 
 class Program(ABC):
@@ -88,21 +64,8 @@ class Program(ABC):
         self._compiled: Callable[..., Any] | None = None
 
     @abstractmethod
-    def gradients(
-        self,
-        parameters: Tensors,
-        buffers: Tensors,
-        x: Tensor,
-        y: Tensor,
-        seeds: Sequence[int],
-        out: Tensors,
-        smoothing: Tensor | None = None,
-    ) -> Tensor:
-        """A training pass: the losses' gradients go into `out`, which is like `parameters`.
-
-        x: [K, B, ...], y: [K, B] → losses [K]. seeds: for each lane, where the module draws from torch's
-        generator. smoothing: see `losses`.
-        """
+    def gradients(self, parameters: Tensors, buffers: Tensors, batch: Batch, out: Tensors) -> Tensor:
+        """A training pass: the losses' gradients go into `out`, which is like `parameters`. → losses [K]"""
 
     @abstractmethod
     def outputs(self, parameters: Tensors, buffers: Tensors, x: Tensor, seeds: Sequence[int]) -> Tensor:
@@ -168,22 +131,13 @@ class Fused(Program):
         self._lanes: Forward = vmap(self._lane, in_dims=(0, 0, 0))
         self._shared: Forward = vmap(self._lane, in_dims=(0, 0, None))
 
-    def gradients(
-        self,
-        parameters: Tensors,
-        buffers: Tensors,
-        x: Tensor,
-        y: Tensor,
-        seeds: Sequence[int],
-        out: Tensors,
-        smoothing: Tensor | None = None,
-    ) -> Tensor:
+    def gradients(self, parameters: Tensors, buffers: Tensors, batch: Batch, out: Tensors) -> Tensor:
         """See `Program`."""
-        if len(x) == 1:  # a third of the time without vmap; compiled, it would be compiled once more
-            return self._alone.gradients(parameters, buffers, x, y, seeds, out, smoothing)
-        outputs, assigned = (self._compiled or self._lanes)(parameters, buffers, x)
+        if len(batch.x) == 1:  # a third of the time without vmap; compiled, it would be compiled once more
+            return self._alone.gradients(parameters, buffers, batch, out)
+        outputs, assigned = (self._compiled or self._lanes)(parameters, buffers, batch.x)
         _assign(buffers, assigned)
-        loss = losses(self.task, outputs, y, smoothing)
+        loss = losses(self.task, outputs, batch.y, batch.smoothing)
         _write_gradients(loss.sum(), parameters, out)
         return loss.detach()
 
@@ -208,24 +162,15 @@ class OneByOne(Program):
 
     lanewise = True
 
-    def gradients(
-        self,
-        parameters: Tensors,
-        buffers: Tensors,
-        x: Tensor,
-        y: Tensor,
-        seeds: Sequence[int],
-        out: Tensors,
-        smoothing: Tensor | None = None,
-    ) -> Tensor:
+    def gradients(self, parameters: Tensors, buffers: Tensors, batch: Batch, out: Tensors) -> Tensor:
         """See `Program`."""
         loss = []
-        for lane, seed in enumerate(seeds):
+        for lane, seed in enumerate(batch.seeds):
             leaves = {name: stacked[lane].detach().requires_grad_() for name, stacked in parameters.items()}
-            with seeded(seed, x.device):
-                outputs = self._run(self._compiled or self._lane, leaves, buffers, lane, x[lane])
-            smoothed = None if smoothing is None else smoothing[lane : lane + 1]
-            own = losses(self.task, outputs[None], y[lane][None], smoothed)
+            with seeded(seed, batch.x.device):
+                outputs = self._run(self._compiled or self._lane, leaves, buffers, lane, batch.x[lane])
+            smoothing = None if batch.smoothing is None else batch.smoothing[lane : lane + 1]
+            own = losses(self.task, outputs[None], batch.y[lane][None], smoothing)
             _write_gradients(own[0], leaves, {name: stacked[lane] for name, stacked in out.items()})
             loss.append(own.detach())
         return torch.cat(loss)

@@ -18,7 +18,7 @@ from hpo.training.device_data import DeviceData
 from hpo.training.lane import Lane, LaneKey, LaneState
 from hpo.training.layout import Tensors, joined, stacked
 from hpo.training.optimizers import ORDER, Optimizers, Rows
-from hpo.training.program import Program
+from hpo.training.program import Batch, Program
 from hpo.training.schedules import Schedules
 from hpo.training.scores import score
 from hpo.training.streams import dropout_keys, sample_order, stream
@@ -87,11 +87,11 @@ class Stack:
         """
         self._settle()
         members = list(self._members.values())
-        steps, batch = self.data.steps(self.batch_size)
+        steps, size = self.data.steps(self.batch_size)
         numbers = self._numbers(members, steps)
         factors = self._schedules.factors(numbers - 1)
         epochs = [member.epoch + 1 for member in members]
-        distortions = self._augmentation.drawn(list(self._members), epochs, steps, batch)
+        distortions = self._augmentation.drawn(list(self._members), epochs, steps, size)
         total = torch.zeros(len(members), dtype=self.data.dtype, device=self.data.device)
         with self.program.mode(training=True, active=self._active):
             for step, (rows, keys, seeds) in enumerate(self._steps(members)):
@@ -100,9 +100,8 @@ class Stack:
                 self._buffers.update(keys)
                 x, y = self.data.batch(rows)
                 x = self._augmentation(x, distortions, step)
-                total += self.program.gradients(
-                    self._parameters, self._buffers, x, y, seeds, self._gradients, self._smoothing
-                )
+                batch = Batch(x, y, seeds, self._smoothing)
+                total += self.program.gradients(self._parameters, self._buffers, batch, self._gradients)
                 self._optimizers.step(
                     self._updated, numbers[step], None if factors is None else factors[step]
                 )
