@@ -98,8 +98,11 @@ def _searched(draft: Draft, options: Options) -> Iterator[Mistake]:
 def _ambiguous(draft: Draft, options: Options) -> Iterator[Mistake]:
     """An option that is called like a hyperparameter would never be reached."""
     for name in options.kinds:
-        if name in Hyperparameters.model_fields and (name in draft.searched or name in options.required):
-            key = f"search.{name}" if name in draft.searched else "architecture"
+        if name not in Hyperparameters.model_fields:
+            continue
+        places = {"search": draft.searched, "options": draft.config.options, "architecture": options.required}
+        for place in [place for place, names in places.items() if name in names][:1]:
+            key = place if place == "architecture" else f"{place}.{name}"
             text = f"{name} is both a key of training and an option of {draft.config.architecture}"
             yield Mistake(key, MISSING, text, "rename the option")
 
@@ -109,7 +112,9 @@ def _fixed(draft: Draft, options: Options) -> Iterator[Mistake]:
     for name, value in draft.config.options.items():
         key = f"options.{name}"
         if name in Hyperparameters.model_fields:
-            yield Mistake(key, MISSING, "is no option of the architecture", f"write it as training.{name}")
+            if name not in options.kinds:  # otherwise `_ambiguous` says so
+                hint = f"write it as training.{name}"
+                yield Mistake(key, MISSING, "is no option of the architecture", hint)
         elif name in draft.config.search:
             yield Mistake(key, MISSING, "is searched too", "write it in one place")
         elif name in options.kinds or options.open:

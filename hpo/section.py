@@ -86,6 +86,7 @@ def _plain(raw: Any) -> Any:
 Number = Annotated[int | float, BeforeValidator(_number), WithJsonSchema({"type": "number"})]
 Whole = Annotated[int, BeforeValidator(_whole)]
 Seed = Annotated[int, Field(ge=0, lt=2**31), BeforeValidator(_whole)]
+Examples = Annotated[int, Field(ge=4), BeforeValidator(_whole)]
 Choice = Annotated[bool | int | float | str, BeforeValidator(_choice)]
 ChoiceOrList = Annotated[
     bool | int | float | str | list[bool | int | float | str], BeforeValidator(_choice_or_list)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from hpo.section import Plain, Section, Whole, refusal, unknown
+from hpo.section import Examples, Plain, Section, refusal, unknown
 from hpo.usercode import is_user_function
 
 Task = Literal["classification", "regression"]
@@ -130,9 +130,8 @@ class ImageData(_Data):
     classes: ClassRange = Field(
         None, description="[first, end]: keep the classes from first to before end; [0, 36] are the first 36."
     )
-    examples: Whole | None = Field(
+    examples: Examples | None = Field(
         None,
-        ge=4,
         description="Keep so many images, of each class its share, drawn by training.seed; a test part "
         "of the data's own stays whole.",
     )

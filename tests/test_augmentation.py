@@ -231,6 +231,11 @@ def test_no_option_of_a_network_is_called_like_a_key_of_training(tmp_path: Path)
         "search.scale: scale is both a key of training and an option of mine.py:build; rename the option",
         "architecture: warmup is both a key of training and an option of mine.py:build; rename the option",
     ]
+    (tmp_path / "mine.py").write_text("def build(input_shape, classes, *, scale=1.0): ...\n")
+    text = text.replace("search: {scale", "options: {scale: 0.5}\nsearch: {learning_rate")
+    assert told(text, tmp_path) == [
+        "options.scale: scale is both a key of training and an option of mine.py:build; rename the option"
+    ]
 
 
 @pytest.mark.parametrize("part", ["test", "validation"])

@@ -152,14 +152,19 @@ def test_what_is_compared_is_what_was_recorded_with_the_studies(database: Databa
 
 
 def test_comparing_neither_opens_the_test_part_nor_needs_the_data_or_a_results_folder(
-    database: Database, folder: Path
+    database: Database, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (folder / "cache").rename(folder / "away")
+    def reads(*arguments: Any, **_: Any) -> None:
+        pytest.fail(f"the data are read: {arguments}")
+
+    for module in ("parts", "cache"):
+        monkeypatch.setattr(f"hpo.data.{module}.load_rows", reads)
+    for opener in ("hpo.data.cache.safe_open", "hpo.data.cache.load", "hpo.data.prepare.open_source"):
+        monkeypatch.setattr(opener, reads)
     (folder / "results").rename(folder / "results away")
     try:
         compare(named(database, "wine", "twin", "untrained"))
     finally:
-        (folder / "away").rename(folder / "cache")
         (folder / "results away").rename(folder / "results")
     assert [len(study.attrs[OPENINGS]) for study in named(database, "wine", "twin")] == [1, 1]
 

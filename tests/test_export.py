@@ -137,6 +137,16 @@ def test_best_yaml_is_a_study_file_that_trains_the_winner(made: Made) -> None:
     assert prepare(best, made.prepared.cache.parent).fingerprint == made.prepared.fingerprint
 
 
+def test_best_yaml_of_an_epoch_within_a_schedule_keeps_the_schedule(tmp_path: Path) -> None:
+    training = {"epochs": 6, "schedule": "cosine", "warmup": 4, "select": "best_epoch"}
+    trial = winner()
+    trial.intermediate_values = {1: 0.5, 2: 0.6, 3: 0.75, 4: 0.7}
+    made = Made(tmp_path, study(tmp_path / "study", training=training), trial)
+    assert made.finalized.result.epochs == 3
+    best = load_study(made.out / "best.yaml")
+    assert (best.training.epochs, best.training.select) == (6, "best_epoch")
+
+
 def test_paths_in_best_yaml_still_lead_to_the_users_files(tmp_path: Path) -> None:
     source = "import models\n\ndef build(input_shape, classes, dropout=0.0, width=4, depth=1):\n"
     source += "    return models.builder('mlp')(input_shape, classes, width=width, depth=depth)\n"

@@ -263,7 +263,7 @@ def test_a_module_that_breaks_for_one_value_fails_only_those_trials(
 def test_a_stopped_worker_hands_its_trials_back_and_the_next_one_comes_to_the_same_values(
     sqlite: Database, new_database: Callable[[], Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = study_of(f"{SPACE}trials: 12\ntraining: {{epochs: 40}}\nsampler: random")
+    config = study_of(f"{SPACE}trials: 12\ntraining: {{epochs: 120}}\nsampler: random")
     study = submitted(sqlite, config)
     stop = threading.Event()
     worker = threading.Thread(target=serve, args=(sqlite, study, WorkerOptions(poll=0.05), stop))

@@ -68,6 +68,8 @@ def _write(out: Path, comparison: "Comparison") -> None:
         beside.replace(out)
     except OSError as error:
         raise HpoError(f"{out}: cannot be written: {error.strerror or error}") from error
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _show(console: "Console", comparison: "Comparison") -> None:

@@ -64,6 +64,8 @@ def fingerprint(config: StudyConfig) -> str:
 
 def _fingerprint(config: StudyConfig, source: Source) -> str:
     data = config.data.model_dump(mode="json", exclude={"path", "options", "task", "download"})
+    if data.get("examples") is None:  # all of them, as before there was this key
+        data.pop("examples", None)
     shaping: dict[str, Any] = {
         "version": VERSION,
         "content": source.content,

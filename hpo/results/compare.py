@@ -14,7 +14,7 @@ from hpo.config import StudyConfig
 from hpo.errors import HpoError, UsageError
 from hpo.results.conclude import Conclusion, recorded
 from hpo.results.finalize import FinalResult
-from hpo.results.latency import Hardware, Latency, forward_flops, latencies
+from hpo.results.latency import BATCHES, Hardware, Latency, forward_flops, latencies
 from hpo.results.metrics import ClassificationMetrics
 from hpo.results.paired import AccuracyTest, ErrorTest, holm, mcnemar, squared_errors
 from hpo.results.predictions import Predictions
@@ -87,8 +87,11 @@ def compare(records: Sequence[StudyRecord]) -> Comparison:
     results = [known[record.name].result for record in records]
     device = torch.device(best_device())
     modules = [_module(config, result) for config, result in zip(configs, results, strict=True)]
-    flops = [forward_flops(module, results[0].input_shape) for module in modules]
-    times = latencies(modules, results[0].input_shape, device)
+    flops = [_flops(config, module, results[0]) for config, module in zip(configs, modules, strict=True)]
+    try:
+        times = latencies(modules, results[0].input_shape, device)
+    except (RuntimeError, MemoryError) as error:  # in batches of one they have all run
+        raise HpoError(f"the networks cannot be timed in batches of {BATCHES[-1]}: {error}") from error
     studies = [
         Compared(config, known[config.name].result, known[config.name].search_seconds, flops[n], times[n])
         for n, config in enumerate(configs)
@@ -155,6 +158,14 @@ def _module(config: StudyConfig, result: FinalResult) -> nn.Module:
     outputs = len(_classes(result)) or 1
     options = config.settings(result.winner.params).options
     return Architecture(config, result.input_shape, outputs).build(options)
+
+
+def _flops(config: StudyConfig, module: nn.Module, result: FinalResult) -> int:
+    try:
+        return forward_flops(module, result.input_shape)
+    except Exception as error:  # the user's module may raise anything
+        reason = f"{type(error).__name__}: {error}"
+        raise HpoError(f"study {config.name!r}: its network does not run here: {reason}") from error
 
 
 def paired(predictions: Mapping[str, Predictions]) -> list[Pair]:

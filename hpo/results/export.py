@@ -195,12 +195,17 @@ def winner_config(config: StudyConfig, finalized: Finalized) -> dict[str, Any]:
     """The study file of a study whose only trial has the winner's parameters, for the folder of `config`.
 
     The winner's values stand in `training` and `options`. A study file must search something, so the
-    learning rate stands in `search` too, with the winner's as its only choice.
+    learning rate stands in `search` too, with the winner's as its only choice. Where the learning rate
+    follows a schedule over all epochs, an epoch before the last is found again by `select: best_epoch`.
     """
     winner = finalized.result.winner
     settings = config.settings(winner.params)
     hyperparameters = settings.hyperparameters.model_dump(mode="json")
-    trained = {"epochs": finalized.result.epochs, "seed": finalized.result.seed, "select": "last"}
+    trained: dict[str, Any] = {"seed": finalized.result.seed}
+    if settings.hyperparameters.schedule == "constant" and not settings.hyperparameters.warmup:
+        trained |= {"epochs": finalized.result.epochs, "select": "last"}
+    else:
+        trained |= {"epochs": config.training.epochs, "select": config.training.select}
     return config.model_dump(mode="json") | {
         "name": f"{config.name[:95]}-best",
         "options": settings.options,

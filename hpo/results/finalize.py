@@ -151,7 +151,9 @@ def rebuild(
         )
     if result.weights and _digest(retrained.module) != result.weights:
         log.warning(
-            "the retrained winner differs in rounding from the one that was tested", study=config.name
+            "the retrained winner is not to the bit the one that was tested: "
+            "another machine, way of training or version of hpo",
+            study=config.name,
         )
     return Finalized(
         result, retrained.module, training.preprocessing, training.target_mean, training.target_scale

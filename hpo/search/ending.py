@@ -2,6 +2,7 @@
 
 import math
 import time
+from typing import Any
 
 from hpo.search.database import Database
 from hpo.search.leases import Leases
@@ -20,24 +21,30 @@ class Ending:
         self.poll = poll
         self.studies = Studies(database)
         self.leases = Leases(database)
+        self.attrs: dict[str, Any] = {}
+        """Of the study, as they were last read."""
         self._looked = -math.inf
 
     def closed(self) -> bool:
         """Whether no more trials are to be claimed: the study was stopped, or its hours are over."""
         if time.monotonic() - self._looked >= self.poll:
             self._looked = time.monotonic()
-            self.study = self.studies.study(self.study.name)
-        return bool(self.study.attrs.get(STOPPED)) or self._time_is_up()
+            self.attrs = self._read()
+        return bool(self.attrs.get(STOPPED)) or self._time_is_up()
+
+    def _read(self) -> dict[str, Any]:
+        """Not a result, which may be a megabyte: this is asked every half a second."""
+        return self.studies.attrs(self.study.study_id, [STARTED, STOPPED])
 
     def _time_is_up(self) -> bool:
         if self.hours is None:
             return False
-        if STARTED not in self.study.attrs:
+        if STARTED not in self.attrs:
             first = self.studies.claim_attr(self.study.study_id, STARTED, time.time())
-            self.study = self.studies.study(self.study.name)
+            self.attrs = self._read()
             if first:
                 return False  # however short the hours are, its first trials begin
-        return time_is_up(self.hours, self.study.attrs)
+        return time_is_up(self.hours, self.attrs)
 
     def left(self) -> tuple[int, bool]:
         """How many trials wait, and whether there is something to wait for: these, or others' trials."""

@@ -115,6 +115,14 @@ class Studies:
 
         return self.database.read(work)
 
+    def attrs(self, study_id: int, keys: Collection[str]) -> dict[str, Any]:
+        """Those user attributes of a study, as far as they are there."""
+        query = sa.select(STUDY_ATTRS.c.key, STUDY_ATTRS.c.value_json).where(
+            STUDY_ATTRS.c.study_id == study_id, STUDY_ATTRS.c.key.in_(keys)
+        )
+        rows = self.database.look(lambda connection: connection.execute(query).all())
+        return {row.key: json.loads(row.value_json) for row in rows}
+
     def _attrs(self, connection: Connection, study_ids: Sequence[int]) -> dict[int, dict[str, Any]]:
         attrs: dict[int, dict[str, Any]] = {study_id: {} for study_id in study_ids}
         found = sa.select(STUDY_ATTRS.c.study_id, STUDY_ATTRS.c.key, STUDY_ATTRS.c.value_json)

@@ -32,7 +32,7 @@ class Distortions:
 class Augmentation:
     """Of lanes side by side, each image in its own way and to its lane's strength.
 
-    Lanes that leave their images alone are not touched, not even by rounding.
+    Lanes that distort nothing are not touched, not even by rounding.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class Augmentation:
         if self._lanes and len(shape) not in {2, 3}:
             raise ValueError(f"examples of shape {list(shape)} are no images [C, H, W] to distort")
         self._all = all(distorting)
+        self._index = torch.tensor(self._places, device=device)
         self._moves = any(_moves(lane) for lane in self._lanes)
         self._shape = shape
         self._dtype, self._device = dtype, device
@@ -82,7 +83,7 @@ class Augmentation:
         """The images of a step, distorted; those of `x` may be overwritten. x: [K, B, *shape]"""
         if distortions is None:
             return x
-        own = x if self._all else x[self._places]
+        own = x if self._all else x.index_select(0, self._index)
         images = own.view(-1, *(1,) * (3 - len(self._shape)), *self._shape)
         if self._moves:
             images = self._moved(images, distortions.moves[step].flatten(0, 1))
@@ -90,8 +91,7 @@ class Augmentation:
             images = images * self._kept(distortions.centres[step], self._boxes)
         if self._all:
             return images.view(x.shape)
-        x[self._places] = images.view(own.shape)
-        return x
+        return x.index_copy_(0, self._index, images.view(own.shape))
 
     def _moved(self, images: Tensor, moves: Tensor) -> Tensor:
         """images: [N, C, H, W], moves: [N, 2, 3]. Beyond an edge lies what is at the edge.

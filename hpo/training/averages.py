@@ -49,7 +49,7 @@ def averaging(lanes: Sequence[Hyperparameters]) -> bool:
 def with_averages(rows: Tensors, layout: Layout) -> Tensors:
     """`rows`, of one lane or stacked, with averages: where there are none, they begin as what is there."""
     names = [AVERAGE, *(f"{AVERAGE}.{name}" for name in layout.averaged)]
-    return rows | {name: rows.get(name, rows[_source(name)].clone()) for name in names}
+    return rows | {name: rows[_source(name)].clone() for name in names if name not in rows}
 
 
 def without_averages(rows: Tensors) -> Tensors:

@@ -114,7 +114,8 @@ DERIVATIVES: dict[type[nn.Module], Callable[[Any, Tensor, Tensor, Tensor], Tenso
 class Drop(Link):
     """Dropout by itself. [K, B, ...] → the same shape"""
 
-    def __init__(self, name: str, layer: Dropout) -> None:
+    def __init__(self, name: str, layer: nn.Module) -> None:
+        assert isinstance(layer, Dropout)
         self.layer = layer
         self.names = [joined(name, buffer) for buffer in ("key", "threshold", "scale")]
 
@@ -184,7 +185,7 @@ class Normalize(Link):
         return state[self.dropout.names[2]].to(dtype).unsqueeze(1)
 
     def _drop(self, y: Tensor, state: Tensors) -> Tensor:
-        """Without the scale, which is in `y` already."""
+        """Without the scale, which is in `y` already. What is not finite is dropped too, and not NaN."""
         assert self.dropout is not None
         key, threshold = (state[name] for name in self.dropout.names[:2])
         keep = dropout_keep(self.dropout.layer.next_key(key), threshold, *y.shape[1:])
@@ -218,16 +219,17 @@ def links(module: nn.Module) -> list[Link] | None:
     # A layer at two places has one name in the state; and the first layer must make rows of features.
     if len({layer for _, layer in named}) < len(named) or not layers or type(layers[0][1]) is not nn.Flatten:
         return None
-    if not all(_is_known(layer) for _, layer in layers):
+    if any(_is_hooked(layer) for _, layer in named) or not all(_is_known(layer) for _, layer in layers):
         return None
     return list(_linked(layers))
 
 
+def _is_hooked(layer: nn.Module) -> bool:
+    return any((layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks))
+
+
 def _is_known(layer: nn.Module) -> bool:
-    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks)
-    if any(hooks):
-        return False
-    if isinstance(layer, nn.Flatten):
+    if type(layer) is nn.Flatten:
         return (layer.start_dim, layer.end_dim) == (1, -1)
     return type(layer) in {nn.Linear, BatchNorm1d, Dropout, *DERIVATIVES}
 
@@ -243,11 +245,11 @@ def _linked(layers: Sequence[tuple[str, nn.Module]]) -> Iterator[Link]:
         elif isinstance(layer, Dropout):
             yield Drop(name, layer)
         elif isinstance(layer, BatchNorm1d):
-            relu = bool(left) and type(left[0][1]) is nn.ReLU
+            relu, dropout = bool(left) and type(left[0][1]) is nn.ReLU, None
             if relu:
                 left.pop(0)
-            dropped = left.pop(0) if relu and left and isinstance(left[0][1], Dropout) else None
-            dropout = Drop(dropped[0], dropped[1]) if dropped and isinstance(dropped[1], Dropout) else None
+                if left and isinstance(left[0][1], Dropout):
+                    dropout = Drop(*left.pop(0))
             yield Normalize(name, layer, relu, dropout)
         else:
             yield Elementwise(layer)
