@@ -315,7 +315,7 @@ def test_sigterm_ends_hpo_worker_within_ten_seconds(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     desk.study(
         "name: long\ndata: {source: sklearn, name: breast_cancer}\nsearch: {dropout: {low: 0.0, high: 0.7}}\n"
-        "trials: 8\ntraining: {epochs: 100000, batch_size: 16}"
+        "trials: 8\ntraining: {epochs: 100000, batch_size: 16, compile: 'off'}"
     )
     desk.hpo("submit", "study.yaml")
     with desk.started("worker", "long") as worker:

@@ -210,7 +210,8 @@ def test_a_trial_that_has_no_memory_beside_others_waits_again(
 
     monkeypatch.setattr(StandInGroup, "train_epoch", crowded)
     monkeypatch.setattr(StandIn, "out_of_memory", lambda _, error: isinstance(error, MemoryError))
-    monkeypatch.setattr(StandIn, "shape_key", lambda _, settings: str(settings))  # each trial has its own
+    # Each trial has its own.
+    monkeypatch.setattr(StandIn, "shape_key", lambda _, settings: str(settings.hyperparameters.learning_rate))
     worker = stand_in_worker(database, tmp_path, "trials: 4\ntraining: {epochs: 3}", lanes=4)
     worker.run()
     trials = read_trials(database, worker.study.study_id)

@@ -150,7 +150,8 @@ def test_searched_options_are_checked_against_the_users_builder(folder: Path) ->
         "search.bias.choices[0]: must be true or false, not 1",
         "search.bias.choices[1]: must be true or false, not 0",
         "search.unit: unknown parameter; did you mean 'units'? valid: batch_size, optimizer, learning_rate, "
-        "weight_decay, momentum, nesterov, units, alpha, rate, size, bias, activation, limit, norm",
+        "weight_decay, momentum, nesterov, schedule, warmup, label_smoothing, ema_decay, shift, rotation, "
+        "scale, cutout, horizontal_flip, units, alpha, rate, size, bias, activation, limit, norm",
     ]
 
 

@@ -1,5 +1,6 @@
 """The command that puts finalized studies side by side, and its table in the terminal."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -69,7 +70,8 @@ def _write(out: Path, comparison: "Comparison") -> None:
     except OSError as error:
         raise HpoError(f"{out}: cannot be written: {error.strerror or error}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def _show(console: "Console", comparison: "Comparison") -> None:
