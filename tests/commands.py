@@ -1,7 +1,8 @@
-"""`hpo` as a user starts it: commands as processes of their own, in a folder and a database of their own."""
+"""Commands of `hpo` as processes of their own, in a folder and a database of their own."""
 
 import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import sqlite3
@@ -15,12 +16,30 @@ from typing import Any
 import optuna
 import sqlalchemy as sa
 
+from hpo.cli import main
+
 HPO = (sys.executable, "-m", "hpo.cli")
+
+WARM = multiprocessing.get_context("forkserver")
+"""Starts processes as forks of one that has imported what commands import, which alone takes seconds."""
+WARM.set_forkserver_preload(["pytest", "hpo.results.conclude", "hpo.search.launch"])
 
 
 def _hear_interrupts() -> None:
     """A shell starts background jobs deaf to Ctrl-C, and so would be what they start."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _run(command: list[str], folder: Path, environment: dict[str, str], output: Path, errors: Path) -> None:
+    """What the process of a command does, in place of the one that it was forked from."""
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    for stream, path in ((sys.stdout, output), (sys.stderr, errors)):
+        with path.open("w") as file:
+            os.dup2(file.fileno(), stream.fileno())
+    sys.argv = ["hpo", *command]
+    main()
 
 
 class Desk:
@@ -42,15 +61,17 @@ class Desk:
         return path
 
     def hpo(self, *arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end, which must be exit code `code` and without a traceback."""
-        done = subprocess.run(
-            [*HPO, *map(str, arguments)],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=200,
-        )
+        """Run a command to its end, which must be exit code `code` and without a traceback.
+
+        `started` is as a user starts it; here the imports are done already.
+        """
+        output, errors = self.folder / ".stdout", self.folder / ".stderr"
+        command = [str(argument) for argument in arguments]
+        process = WARM.Process(target=_run, args=(command, self.folder, self.environment, output, errors))
+        process.start()
+        process.join(200)
+        assert process.exitcode is not None, "it did not end"
+        done = subprocess.CompletedProcess(command, process.exitcode, output.read_text(), errors.read_text())
         assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
         assert "Traceback" not in done.stdout + done.stderr, done.stderr
         assert "Warning" not in done.stdout + done.stderr, done.stderr
