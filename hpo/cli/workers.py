@@ -2,6 +2,8 @@
 
 import os
 import sys
+from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,8 +31,14 @@ def worker(
     threads: Threads = 1,
     lease: Lease = 30.0,
     checkpoints: Shared = None,
+    stay: Annotated[
+        bool, typer.Option("--stay", help="Wait for more studies, and finalize each that is searched.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="With --stay: where results folders go.")] = Path("results"),
 ) -> None:
     """Claim and train trials until every trial has finished. Start as many as you like, anywhere."""
+    if stay and study:
+        raise UsageError(f"worker {study} --stay: a worker that stays serves every study; leave out {study}")
     name, lane_count = name_of(study) if study else None, lanes_of(lanes)
 
     import torch
@@ -40,10 +48,15 @@ def worker(
 
     make_console()
     torch.set_num_threads(threads)
-    database = opened(storage, create=False, patient=LAUNCHER in os.environ)
+    database = opened(storage, create=False, patient=stay or LAUNCHER in os.environ)
     options = WorkerOptions(lanes=lane_count, workers=workers, lease=lease)
     served = 0
     with stop_on_signals() as stop:
+        if stay:
+            from hpo.results.service import Service
+
+            Service(database, options, out, checkpoints, partial(say, make_console())).run(stop)
+            return
         for record in open_studies(database, name, stop):
             try:
                 serve(database, record, options, stop, checkpoints)

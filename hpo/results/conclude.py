@@ -67,18 +67,35 @@ def conclude(
         HpoError: there is nothing to finalize, `out` holds something else, or the test part was opened
             before and it is not said to do it `again`.
     """
-    studies = Studies(database)
-    place = Place(studies, study)
-    while True:
-        study = studies.study(study.name)
-        known = recorded(study)
-        if known is not None and not again and (found := written(known, out)):
-            return found
-        with place.held() as mine:
-            if mine:
-                study = studies.study(study.name)  # another process may have been at it until now
-                return _Conclude(database, study, place, out.resolve(), progress).any(again)
+    place = Place(Studies(database), study)
+    while (found := conclude_if_free(database, study, out, place, progress, again)) is None:
         time.sleep(1.0)
+    return found
+
+
+def conclude_if_free(
+    database: Database,
+    study: StudyRecord,
+    out: Path,
+    place: Place,
+    progress: Progress | None = None,
+    again: bool = False,
+) -> Conclusion | None:
+    """As `conclude`; None while another process is at it. `place` is the same for each call for a study.
+
+    Raises:
+        HpoError: as `conclude`.
+    """
+    studies = Studies(database)
+    study = studies.study(study.name)
+    known = recorded(study)
+    if known is not None and not again and (found := written(known, out)):
+        return found
+    with place.held() as mine:
+        if not mine:
+            return None
+        study = studies.study(study.name)  # another process may have been at it until now
+        return _Conclude(database, study, place, out.resolve(), progress).any(again)
 
 
 def written(known: Conclusion, out: Path) -> Conclusion | None:
