@@ -11,7 +11,7 @@ FAST := not slow and not browser and not postgres
 PYTEST := $(BIN)/pytest -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: run test check static clean help
+.PHONY: run test check static test-compose clean help
 
 run: $(VENV)/.installed ## search, retrain and test on a small study
 	$(BIN)/hpo run studies/quickstart.yaml --workers 2
@@ -28,12 +28,15 @@ static: $(VENV)/.installed-dev ## lint, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+test-compose: ## docker-compose.yml on this machine's Docker engine (an image of gigabytes)
+	tests/compose.sh
+
 clean: ## remove the environment and caches; studies' databases and results stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find hpo models tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile
 
 # The stamps are as old as the last install, so that a second `make run` starts at once.
 $(VENV)/.installed: pyproject.toml
