@@ -39,7 +39,6 @@ bin=$(cd "$root/postgres" && echo usr/lib/postgresql/*/bin)
 tar -C "$root/postgres" -c . | docker import \
     --change "ENV PATH=/$bin:/usr/local/bin:/usr/bin:/bin" \
     --change "ENV PGDATA=/var/lib/postgresql/data" \
-    --change "STOPSIGNAL SIGINT" \
     --change 'ENTRYPOINT ["start"]' \
     - "$postgres" >/dev/null
 
