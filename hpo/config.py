@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PrivateAttr
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from hpo.methods import Asha as Asha
 from hpo.methods import Gp as Gp
@@ -172,6 +172,37 @@ class Final(Section):
     )
 
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+
+
+class WarmStart(Section):
+    """Trials of an earlier study that are the first ones of this study."""
+
+    study: str = Field(pattern=NAME, description="The earlier study's name, in the same database.")
+    top: Whole = Field(10, ge=1, le=1000, description="So many of its best trials are tried first.")
+
+
+class AtMost(Section):
+    """An upper limit."""
+
+    max: Whole = Field(ge=1, description="The largest number that is allowed.")
+
+
+class Constraints(Section):
+    """What a trial's network must satisfy; checked before it is trained."""
+
+    parameters: AtMost | None = Field(None, description="Trained numbers of the network.")
+    flops: AtMost | None = Field(
+        None, description="Floating-point operations of the forward pass of one example."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "Constraints":
+        if self.parameters is None and self.flops is None:
+            raise refusal("must have parameters: {max: …}, flops: {max: …} or both")
+        return self
+
+
 @dataclass(frozen=True)
 class TrialSettings:
     """A trial's searched values over the configuration's defaults: all that its training depends on."""
@@ -185,7 +216,7 @@ class StudyConfig(Section):
     """A study file: a data set, an architecture and a search space."""
 
     name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+        pattern=NAME,
         description="The study's name in the database: letters, digits, dots, dashes, underscores.",
     )
     data: Data = Field(description="What to learn from.")
@@ -210,6 +241,10 @@ class StudyConfig(Section):
     )
     pruner: Pruner = Field(
         NoPruner(), description="What ends hopeless trials early: a name, or a mapping with its settings."
+    )
+    warm_start: WarmStart | None = Field(None, description="Begin with the best trials of an earlier study.")
+    constraints: Constraints | None = Field(
+        None, description="Limits of a trial's network; one beyond them is not trained."
     )
     final: Final = Field(Final(), description="How the winner is chosen and tested.")
 

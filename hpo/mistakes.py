@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from hpo import config as cfg
 from hpo.config import StudyConfig, Training
@@ -155,8 +155,17 @@ def _section(raw: Mapping[Any, Any], location: Location) -> type[Section] | None
         return parameter_kind(here)
     if name in _CHOSEN:
         return _CHOSEN[name](here)
-    annotation = StudyConfig.model_fields[name].annotation
-    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
+    section: type[Section] | None = StudyConfig
+    for part in location:
+        field = section.model_fields.get(str(part)) if section else None
+        section = _named(field.annotation) if field else None
+    return section
+
+
+def _named(annotation: Any) -> type[Section] | None:
+    """The section of a field that holds one, or nothing."""
+    kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+    return next((kind for kind in kinds if issubclass(kind, Section)), None)
 
 
 _CHOSEN: dict[str, Callable[[Any], type[Section] | None]] = {

@@ -5,6 +5,7 @@
     studies       status, stop, resume, extend
     results       finalize
     compare       compare
+    audit         audit
     databases     db init, db status, db upgrade
 
 `arguments` has what several of them take, `output` where they print to.
@@ -17,6 +18,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from hpo.cli.audit import audit
 from hpo.cli.compare import compare
 from hpo.cli.databases import db
 from hpo.cli.results import finalize
@@ -49,7 +51,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, submit, worker, status, stop, resume, extend, finalize, compare, schema):
+for command in (run, submit, worker, status, stop, resume, extend, finalize, audit, compare, schema):
     app.command()(command)
 app.add_typer(db, name="db")
 

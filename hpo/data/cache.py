@@ -4,6 +4,7 @@ folder/manifest.json         all that is small, and size and SHA-256 of each fil
        parts.safetensors     features and targets of each fold, ready to train on; for images, which rows
        rows.safetensors      train + validation rows, cleaned but not transformed, for refitting
        test.safetensors      the sealed test rows, likewise
+       digests.safetensors   a digest of each row, also of the sealed ones: which are equal to others?
 
 A folder appears whole or not at all: it is written under another name, fsynced and renamed. Of processes
 that race, one wins and the others' copies, which are equal, are discarded.
@@ -27,6 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from hpo.data.digests import Digests
 from hpo.data.prepared import Finding, Fold, Normalization, Part, PreparedData
 from hpo.data.table import Rows
 from hpo.errors import DataError
@@ -36,6 +38,7 @@ VERSION = 2
 MANIFEST = "manifest.json"
 PARTS = "parts.safetensors"
 ROWS = "rows.safetensors"
+DIGESTS = "digests.safetensors"
 RowsFile = Literal["rows.safetensors", "test.safetensors"]
 
 
@@ -54,6 +57,8 @@ def load(folder: Path) -> PreparedData | None:
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if DIGESTS not in manifest["files"]:  # of before there were any
+            return None
         for name, stored in manifest["files"].items():
             if (folder / name).stat().st_size != stored["bytes"]:
                 return None
@@ -69,7 +74,7 @@ def load(folder: Path) -> PreparedData | None:
         return None
 
 
-def store(prepared: PreparedData, rows: Rows, test: Rows) -> None:
+def store(prepared: PreparedData, rows: Rows, test: Rows, digests: Digests) -> None:
     """Write all of a data set to `prepared.cache`, unless another process did so meanwhile.
 
     Raises:
@@ -78,7 +83,7 @@ def store(prepared: PreparedData, rows: Rows, test: Rows) -> None:
     try:
         prepared.cache.parent.mkdir(parents=True, exist_ok=True)
         with _beside(prepared.cache) as staging:
-            _write(staging, prepared, rows, test)
+            _write(staging, prepared, rows, test, digests)
             _publish(staging, prepared.cache)
     except OSError as error:
         raise DataError(
@@ -93,6 +98,27 @@ def load_rows(prepared: PreparedData, name: RowsFile) -> Rows:
     Raises:
         DataError: it is missing or damaged.
     """
+    path = _checked(prepared, name)
+    with safe_open(path, framework="pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+        return _decode(tensors, json.loads(file.metadata()["columns"]))
+
+
+def load_digests(prepared: PreparedData) -> Digests:
+    """The digests of all rows; the test rows themselves stay sealed.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    return Digests.from_tensors(load_file(_checked(prepared, DIGESTS)))
+
+
+def _checked(prepared: PreparedData, name: str) -> Path:
+    """The file `name`, which is as it was written.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
     path = prepared.cache / name
     try:
         manifest = json.loads((prepared.cache / MANIFEST).read_text(encoding="utf-8"))
@@ -101,9 +127,7 @@ def load_rows(prepared: PreparedData, name: RowsFile) -> Rows:
         raise DataError(f"{path}: cannot be read: {error}; {_remedy(prepared)}") from error
     if not sound:
         raise DataError(f"{path}: is damaged (its SHA-256 is not the recorded one); {_remedy(prepared)}")
-    with safe_open(path, framework="pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-        return _decode(tensors, json.loads(file.metadata()["columns"]))
+    return path
 
 
 def sealed_digest(prepared: PreparedData) -> str:
@@ -175,7 +199,7 @@ def _sha256(path: Path) -> str:
 # --- its files
 
 
-def _write(staging: Path, prepared: PreparedData, rows: Rows, test: Rows) -> None:
+def _write(staging: Path, prepared: PreparedData, rows: Rows, test: Rows, digests: Digests) -> None:
     parts: dict[str, Tensor] = {}
     for index, fold in enumerate(prepared.folds):
         for name, part in (("train", fold.train), ("validation", fold.validation)):
@@ -185,6 +209,7 @@ def _write(staging: Path, prepared: PreparedData, rows: Rows, test: Rows) -> Non
             parts[f"{index}.{name}.features"] = part.features.contiguous()
             parts[f"{index}.{name}.targets"] = part.targets.contiguous()
     save_file(parts, staging / PARTS)
+    save_file(digests.tensors(), staging / DIGESTS)
     for name, content in ((ROWS, rows), ("test.safetensors", test)):
         tensors, columns = _encode(content)
         save_file(tensors, staging / name, metadata={"columns": json.dumps(columns)})

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hpo.config import CsvData, ImageData, StudyConfig, Task
 from hpo.data import preprocessing, splits
 from hpo.data.cache import load_rows, store
+from hpo.data.digests import Digests
 from hpo.data.images import RawImages, clean_images
 from hpo.data.normalization import Moments
 from hpo.data.prepared import FinalTraining, Finding, Fold, Part, PreparedData
@@ -49,7 +50,7 @@ def build(config: StudyConfig, source: Source, key: str, folder: Path) -> Prepar
         findings=(*table.findings, *_absent_classes(table, test.targets, rows.targets, parts)),
         cache=folder,
     )
-    store(prepared, rows, test)
+    store(prepared, rows, test, Digests.of(rows, test, parts))
     return prepared
 
 

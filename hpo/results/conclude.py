@@ -22,14 +22,12 @@ from hpo.results.report import render
 from hpo.search.database import Database
 from hpo.search.history import read_trials
 from hpo.search.records import StudyRecord
+from hpo.search.status import OPENINGS as OPENINGS
 from hpo.search.status import RESULT, StatusReader
 from hpo.search.studies import EXTENSIONS, Studies
 from hpo.search.submission import EARLIER_RESULTS, check_data, config_of
 
 log = structlog.get_logger()
-
-OPENINGS = "hpo:test_openings"
-"""Attribute of a study: when its test part was opened, under which configuration."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,12 @@ from hpo.search.training import Measured
 CONFIG = "hpo:config"
 RESULT, STARTED, STOPPED = "hpo:result", "hpo:started", "hpo:stopped"
 """Attributes of a study: its result, when its first trial was claimed, whether it claims no more."""
+OPENINGS = "hpo:test_openings"
+"""Attribute of a study: when its test part was opened, under which configuration."""
+WARM_START = "hpo:warm_start"
+"""Attribute of a study: which trials of which earlier study it began with."""
+INFEASIBLE = "infeasible"
+"""Attribute of a trial: which constraint its network violates, so that it was not trained."""
 CAPACITY = "hpo:capacity"
 """Attribute of a study: what its first worker measured before it began."""
 
