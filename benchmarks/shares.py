@@ -20,7 +20,7 @@ from store import timed
 from throughput import CASES, PRUNERS, STUDY
 
 from hpo.data.prepare import prepare
-from hpo.search import worker
+from hpo.search import advice, worker
 from hpo.search.database import Database
 from hpo.search.running import WorkerOptions
 from hpo.search.samplers import middle
@@ -60,8 +60,8 @@ def search(options, case, folder):
     for owner, name, what in (
         (TrialCohort, "train_epoch", "training"),
         (TrialCohort, "add", "building networks"),
-        (worker, "suggest", "sampling"),
-        (searcher.optuna.pruner, "prune", "pruning"),
+        (advice, "suggest", "sampling"),
+        (searcher.advice.optuna.pruner, "prune", "pruning"),
         (searcher, "_measured", "measuring lanes"),
         (Store, "record", "storage"),
         (Store, "claim", "storage"),

@@ -27,7 +27,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from hpo.config import StudyConfig
-from hpo.search import pruners, samplers, worker
+from hpo.search import advice, pruners, samplers, worker
 from hpo.search.database import Database
 from hpo.search.records import Changes, Finish
 from hpo.search.running import WorkerOptions
@@ -143,15 +143,15 @@ def ours(options, database, stored):
     config = configuration(options, stored)
     study = fill(database, config, stored)
     spent = Counter()
-    worker.suggest, plain = timed(spent, "sampler", worker.suggest), worker.suggest
+    advice.suggest, plain = timed(spent, "sampler", advice.suggest), advice.suggest
     settings = WorkerOptions(lanes=options.lanes)
     searcher = worker.Worker(database, study, config, Trainer(), settings, threading.Event())
-    searcher.optuna.pruner.prune = timed(spent, "pruner", searcher.optuna.pruner.prune)
+    searcher.advice.optuna.pruner.prune = timed(spent, "pruner", searcher.advice.optuna.pruner.prune)
     searcher.snapshot.refresh([])  # reading the stored trials is paid once, at the start
     started = time.perf_counter()
     searcher.run()
     whole = time.perf_counter() - started
-    worker.suggest = plain
+    advice.suggest = plain
     parts = {"whole": whole, "sampler": spent["sampler"], "pruner": spent["pruner"]}
     parts["storage"] = whole - spent["sampler"] - spent["pruner"]
     return {name: seconds / options.trials * 1000 for name, seconds in parts.items()}

@@ -228,6 +228,18 @@ def _grid(draft: Draft) -> Iterator[Mistake]:
         yield Mistake("trials", value, f"must be {size}, the points of the grid")
 
 
+def _warm_start(draft: Draft) -> Iterator[Mistake]:
+    earlier = draft.config.warm_start
+    if earlier is not None and earlier.study == draft.config.name:
+        yield Mistake("warm_start.study", earlier.study, "must be another study than this one")
+
+
+def _constraints(draft: Draft) -> Iterator[Mistake]:
+    if draft.config.constraints is not None and isinstance(draft.config.sampler, cfg.Gp):
+        without = "gp learns nothing from trials that constraints keep from being trained"
+        yield Mistake("sampler", "gp", f"must be tpe, random, qmc or grid with constraints, as {without}")
+
+
 _CHECKS: list[Check] = [
     (_task, {"data", "metric"}),
     (_user_data, {"data"}),
@@ -236,6 +248,8 @@ _CHECKS: list[Check] = [
     (_architecture, {"architecture"}),
     (_conditions, set()),
     (_grid, {"search", "sampler", "trials"}),
+    (_constraints, {"constraints", "sampler"}),
+    (_warm_start, {"name", "warm_start"}),
     *recipe.CHECKS,
 ]
 """Each check, and the sections that it needs whole."""

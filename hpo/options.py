@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import NoneType
@@ -36,6 +36,8 @@ class Options:
     """Those without a default."""
     open: bool
     """Whether it takes any other name too."""
+    defaults: dict[str, Any] = field(default_factory=dict)
+    """Of those that have one."""
 
 
 def options_of(architecture: str, folder: Path) -> Options:
@@ -59,6 +61,7 @@ def options_of(architecture: str, folder: Path) -> Options:
         kinds={parameter.name: _kind(parameter) for parameter in named},
         required=frozenset(parameter.name for parameter in named if parameter.default is parameter.empty),
         open=any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters),
+        defaults={p.name: p.default for p in named if p.default is not p.empty},
     )
 
 

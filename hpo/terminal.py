@@ -51,6 +51,10 @@ def time_left(status: Status) -> str:
     )
 
 
+def _infeasible(status: Status) -> str:
+    return f" ({status.infeasible} beyond constraints)" if status.infeasible else ""
+
+
 def status_line(status: Status) -> str:
     """One line, for logs and pipes."""
     best = f", best {number(status.best.value)} (trial {status.best.number})" if status.best else ""
@@ -59,7 +63,8 @@ def status_line(status: Status) -> str:
     per_hour = f", {pace:,.0f} trials per hour" if pace else ""
     return (
         f"{status.study}: {status.finished}/{status.total} finished ({status.complete} complete, "
-        f"{status.pruned} pruned, {status.failed} failed), {status.running} running{lanes}{per_hour}{best}"
+        f"{status.pruned} pruned{_infeasible(status)}, {status.failed} failed), {status.running} running"
+        f"{lanes}{per_hour}{best}"
     )
 
 
@@ -142,7 +147,7 @@ def _progress(status: Status) -> Table:
 def _counts(status: Status) -> Text:
     counts = [
         (f"{status.complete} complete", "green"),
-        (f"{status.pruned} pruned", "yellow"),
+        (f"{status.pruned} pruned{_infeasible(status)}", "yellow"),
         (f"{status.failed} failed", "red" if status.failed else "dim"),
         (f"{status.running} running", "cyan"),
         (f"{status.waiting} waiting", "dim"),

@@ -6,7 +6,8 @@ from torch import nn
 
 import models
 from hpo.results import latency as latency_module
-from hpo.results.latency import BATCHES, FEWEST, Hardware, forward_flops, latencies
+from hpo.results.latency import BATCHES, FEWEST, Hardware, latencies
+from hpo.training.cost import forward_flops
 
 
 def test_a_multiply_add_counts_as_two_operations() -> None:

@@ -11,6 +11,7 @@ from hpo.config import Metric, StudyConfig
 from hpo.errors import HpoError
 from hpo.results.metrics import Interval, Record
 from hpo.results.values import complete_trials, ranked, value_of
+from hpo.search.status import INFEASIBLE
 from hpo.space import Value
 
 
@@ -63,6 +64,12 @@ def _nothing_complete(config: StudyConfig, trials: Sequence[FrozenTrial]) -> str
     failed = [trial for trial in trials if trial.state == TrialState.FAIL]
     pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
     text += f"of {len(trials)} trials {len(failed)} failed and {pruned} were pruned"
+    refused = [trial for trial in trials if INFEASIBLE in trial.user_attrs]
+    if refused:
+        text += (
+            f", {len(refused)} of these untrained, since they violate a constraint; the first, trial "
+            f"{refused[0].number}: {refused[0].user_attrs[INFEASIBLE]}"
+        )
     if failed:
         reason = failed[0].user_attrs.get("failure", "no reason was recorded")
         text += f"; the first failure, of trial {failed[0].number}: {reason}"

@@ -14,13 +14,14 @@ from hpo.config import StudyConfig
 from hpo.errors import HpoError, UsageError
 from hpo.results.conclude import Conclusion, recorded
 from hpo.results.finalize import FinalResult
-from hpo.results.latency import BATCHES, Hardware, Latency, forward_flops, latencies
+from hpo.results.latency import BATCHES, Hardware, Latency, latencies
 from hpo.results.metrics import ClassificationMetrics
 from hpo.results.paired import AccuracyTest, ErrorTest, holm, mcnemar, squared_errors
 from hpo.results.predictions import Predictions
 from hpo.search.records import StudyRecord
 from hpo.search.submission import config_of
 from hpo.training.architecture import Architecture
+from hpo.training.cost import forward_flops
 from hpo.training.device_data import best_device
 
 

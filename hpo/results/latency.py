@@ -1,4 +1,4 @@
-"""What one forward pass costs: floating-point operations, and the time that it takes here and now."""
+"""The time that one forward pass takes here and now."""
 
 import itertools
 import math
@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 BATCHES = (1, 256)
 BUDGET = 20.0
@@ -48,20 +47,6 @@ class Hardware:
         if device.type == "cuda":
             return cls(torch.cuda.get_device_name(device), None, torch.__version__)
         return cls(_processor(), torch.get_num_threads(), torch.__version__)
-
-
-@torch.no_grad()
-def forward_flops(module: nn.Module, input_shape: Sequence[int]) -> int:
-    """Floating-point operations of the forward pass of one example, a multiply-add counted as two.
-
-    Matrix products, convolutions and attention count; elementwise operations, pooling and normalization do
-    not.
-    """
-    counter = FlopCounterMode(display=False)
-    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
-    with counter:
-        module.eval()(torch.zeros(1, *input_shape, device=device))
-    return int(counter.get_total_flops())
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from hpo.results.finalize import FinalResult
 from hpo.results.metrics import ClassificationMetrics, Interval
 from hpo.results.theme import short
 from hpo.results.values import LABELS
+from hpo.search.status import INFEASIBLE
 
 MAX_REASONS = 5
 
@@ -48,9 +49,18 @@ def searched(config: StudyConfig, trials: Sequence[FrozenTrial], data_sizes: Map
         f"{len(trials):,} trials of {config.architecture} searched {parameters} on {data_name(config)} "
         f"({', '.join(rows)}) with the sampler {config.sampler.name} and the pruner "
         f"{config.pruner.name}{took}: "
-        f"{counts[TrialState.COMPLETE]:,} are complete, {counts[TrialState.PRUNED]:,} were pruned, "
+        f"{counts[TrialState.COMPLETE]:,} are complete, {counts[TrialState.PRUNED]:,} were pruned"
+        f"{_infeasible(trials)}, "
         f"{counts[TrialState.FAIL]:,} failed."
     )
+
+
+def _infeasible(trials: Sequence[FrozenTrial]) -> str:
+    refused = [trial for trial in trials if INFEASIBLE in trial.user_attrs]
+    if not refused:
+        return ""
+    first = f"trial {refused[0].number}: {refused[0].user_attrs[INFEASIBLE]}"
+    return f" ({len(refused):,} of them untrained, since they violate a constraint; the first, {first})"
 
 
 _PARTS = {"train": "train on", "validation": "validate on", "test": "test on"}

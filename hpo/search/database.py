@@ -60,6 +60,12 @@ LEASES = sa.Table(
 )
 """One row for each trial that was ever claimed; deleted with its trial."""
 
+FIXED_PARAMS = "fixed_params"
+"""System attribute of a trial that was enqueued with parameters, as Optuna's `enqueue_trial` writes it."""
+CONSTRAINTS = "constraints"
+"""System attribute of a trial: by how much it exceeds each constraint; 0 and less are within it. As samplers
+of Optuna wrote it before there was `Trial.set_constraint`: Optuna reads both, optuna-dashboard this one."""
+
 _LOCK_KEY = 0x68706F  # "hpo", for pg_advisory_lock
 _FOLLOW_TRIALS = {
     "sqlite": (

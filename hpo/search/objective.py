@@ -10,6 +10,7 @@ from hpo.config import StudyConfig, TrialSettings
 from hpo.data.prepare import prepare
 from hpo.data.prepared import PreparedData
 from hpo.errors import TrialError
+from hpo.search.status import INFEASIBLE
 from hpo.search.trainer import Trainer
 from hpo.space import suggest
 
@@ -38,11 +39,21 @@ class Objective:
         """Train one trial; its value is the study's metric on the validation part."""
         settings = self.config.settings(suggest(trial, self.config.search))
         try:
+            self._check_constraints(trial, settings)
             return self._train(trial, settings)
         except TrialError as error:
             trial.set_user_attr("failure", str(error))
             log.warning("a trial failed", trial=trial.number, reason=str(error))
             return math.nan
+
+    def _check_constraints(self, trial: Trial, settings: TrialSettings) -> None:
+        """End a trial whose network is beyond the study's constraints, untrained."""
+        excess, violation = self.trainer.excess(settings)
+        for index, by_how_much in enumerate(excess):
+            trial.set_constraint(str(index), by_how_much)
+        if violation:
+            trial.set_user_attr(INFEASIBLE, violation)
+            raise optuna.TrialPruned(violation)
 
     def _train(self, trial: Trial, settings: TrialSettings) -> float:
         group = self.trainer.group(settings)

@@ -1,5 +1,6 @@
 """What goes into the store and comes out of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,8 @@ class Claim:
     attempt: int
     alone: bool
     """It died together with others: train it by itself, so that only the guilty one fails."""
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters that it was enqueued with, which no sampler draws."""
 
 
 @dataclass(frozen=True)

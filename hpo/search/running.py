@@ -48,6 +48,16 @@ class RunningTrial:
     """By epoch."""
     last: Epoch | None = None
 
+    def summary(self, worker: str, folds: int) -> dict[str, object]:
+        """Its attributes once it has ended."""
+        attrs: dict[str, object] = {
+            "worker": worker,
+            "attempt": self.claim.attempt,
+            "epochs": max(self.values, default=0),
+            "seconds": round(time.monotonic() - self.started, 3),
+        }
+        return attrs | ({"fold_spread": self.last.spread} if self.last is not None and folds > 1 else {})
+
 
 @dataclass(frozen=True)
 class Failure:

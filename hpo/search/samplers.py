@@ -6,6 +6,7 @@ worker draws it or on what it drew before. Random, QMC and grid points depend on
 
 import hashlib
 import warnings
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -25,11 +26,16 @@ Known = dict[tuple[str, ...], dict[int, tuple[FrozenTrial, tuple[float, ...] | N
 """By names of parameters and trial id: finished trials, and their values as Optuna's TPE has them."""
 
 
-def make_sampler(config: StudyConfig, number: int, known: Known | None = None) -> BaseSampler:
-    """The sampler that draws trial `number`; `known` is what those of one study have in common."""
+def make_sampler(
+    config: StudyConfig, number: int, known: Known | None = None, first: Sequence[dict[str, Value]] = ()
+) -> BaseSampler:
+    """The sampler that draws trial `number`; `known` is what those of one study have in common.
+
+    first: parameters that the study's first trials were enqueued with: of a grid, they are its first points.
+    """
     sampler = config.sampler
     if isinstance(sampler, methods.Grid):
-        return NumberedGrid(config.search)
+        return NumberedGrid(config.search, first)
     chosen = config.training.seed if sampler.seed is None else sampler.seed
     if isinstance(sampler, methods.Qmc):
         return NumberedQmc(config.search, chosen)
@@ -157,9 +163,10 @@ class _Numbered(BaseSampler):
 class NumberedGrid(_Numbered):
     """Trial `n` is the grid's point `n`."""
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: Space, first: Sequence[dict[str, Value]] = ()) -> None:
+        """first: points that come before all others."""
         super().__init__(space)
-        self.points = grid(space)
+        self.points = [*first, *(point for point in grid(space) if point not in first)]
 
     def point(self, number: int) -> dict[str, Any]:
         """A study that was extended goes round the grid again."""

@@ -20,6 +20,7 @@ from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.search.database import FIXED_PARAMS
 from hpo.search.history import History
 from hpo.search.records import Changes, Claim, Finish, StudyRecord
 
@@ -59,7 +60,7 @@ class Snapshot(BaseStorage):
                 params={},
                 distributions={},
                 user_attrs={},
-                system_attrs={},
+                system_attrs={FIXED_PARAMS: dict(claim.fixed)} if claim.fixed else {},
                 intermediate_values={},
                 trial_id=claim.trial_id,
             )

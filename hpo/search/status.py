@@ -59,7 +59,10 @@ class Status:
     running: int
     complete: int
     pruned: int
+    """Those that constraints kept from being trained among them."""
     failed: int
+    infeasible: int
+    """Of the pruned ones: their networks are beyond the study's constraints."""
     best: Best | None
     rows: tuple[RunningRow, ...]
     pace: Pace
@@ -94,7 +97,7 @@ class Status:
     def as_json(self) -> dict[str, Any]:
         """For `hpo status --json`."""
         best = None if self.best is None else vars(self.best)
-        counts = {key: getattr(self, key) for key in ("waiting", "running", "complete", "pruned", "failed")}
+        counts = {key: getattr(self, key) for key in _COUNTS}
         return {
             "study": self.study,
             "state": self.state,
@@ -107,6 +110,9 @@ class Status:
             "measured": None if self.measured is None else vars(self.measured),
             "workers": [vars(worker) for worker in self.workers],
         }
+
+
+_COUNTS = ("waiting", "running", "complete", "pruned", "failed", "infeasible")
 
 
 class StatusReader:
@@ -133,6 +139,7 @@ class StatusReader:
             complete=counts[TrialState.COMPLETE],
             pruned=counts[TrialState.PRUNED],
             failed=counts[TrialState.FAIL],
+            infeasible=sum(INFEASIBLE in trial.user_attrs for trial in trials),
             best=_best(trials, self.study.direction),
             rows=tuple(_row(trial) for trial in trials if trial.state == TrialState.RUNNING),
             pace=pace(trials),

@@ -20,6 +20,7 @@ from optuna.trial import TrialState
 from sqlalchemy.engine import Connection
 
 from hpo.search.database import (
+    FIXED_PARAMS,
     LEASES,
     PARAMS,
     STEPS,
@@ -57,9 +58,12 @@ _RUNNING = (
 """Without those that another tool left running: they would keep everyone waiting for ever."""
 _ALONE = sa.func.coalesce(LEASES.c.alone, sa.false())
 _ATTEMPTS = sa.func.coalesce(LEASES.c.attempt, 0)
+_FIXED = SYSTEM_ATTRS.c.value_json.label("fixed")
+_ENQUEUED = sa.and_(SYSTEM_ATTRS.c.trial_id == TRIALS.c.trial_id, SYSTEM_ATTRS.c.key == FIXED_PARAMS)
 _WAITING = (
-    sa.select(TRIALS.c.trial_id, TRIALS.c.number, _ATTEMPTS + 1, _ALONE, _RUNNING.label("running"))
+    sa.select(TRIALS.c.trial_id, TRIALS.c.number, _ATTEMPTS + 1, _ALONE, _FIXED, _RUNNING.label("running"))
     .outerjoin(LEASES, LEASES.c.trial_id == TRIALS.c.trial_id)
+    .outerjoin(SYSTEM_ATTRS, _ENQUEUED)
     .where(_OF_STUDY, TRIALS.c.state == TrialState.WAITING)
     .order_by(TRIALS.c.number)
     .limit(sa.bindparam("count"))
@@ -67,8 +71,9 @@ _WAITING = (
 )
 _WAITING_FOR_BUSY = _WAITING.where(sa.not_(_ALONE))
 _CLAIMED = (
-    sa.select(TRIALS.c.trial_id, TRIALS.c.number, LEASES.c.attempt, LEASES.c.alone)
+    sa.select(TRIALS.c.trial_id, TRIALS.c.number, LEASES.c.attempt, LEASES.c.alone, _FIXED)
     .join(LEASES, LEASES.c.trial_id == TRIALS.c.trial_id)
+    .outerjoin(SYSTEM_ATTRS, _ENQUEUED)
     .where(
         _OF_STUDY,
         TRIALS.c.state == TrialState.RUNNING,
@@ -213,7 +218,7 @@ class Store:
         query = _WAITING_FOR_BUSY if busy else _WAITING
         rows = connection.execute(query, {"study": study_id, "count": count}).all()
         room = in_flight - rows[0].running if rows else 0
-        free = [Claim(*row[:-1]) for row in rows[: max(0, room)]]
+        free = [_claim(*row[:-1]) for row in rows[: max(0, room)]]
         if free and free[0].alone:
             return free[:1]
         return [claim for claim in free if not claim.alone]
@@ -228,4 +233,8 @@ class Store:
 
     def _claimed(self, connection: Connection, study_id: int, worker: str) -> list[Claim]:
         found = connection.execute(_CLAIMED, {"study": study_id, "holder": worker})
-        return [Claim(*row) for row in found]
+        return [_claim(*row) for row in found]
+
+
+def _claim(trial_id: int, number: int, attempt: int, alone: bool, fixed: str | None) -> Claim:
+    return Claim(trial_id, number, attempt, alone, json.loads(fixed) if fixed else {})

@@ -11,7 +11,18 @@ from optuna.trial import TrialState
 from sqlalchemy.engine import Connection
 
 from hpo.errors import UsageError
-from hpo.search.database import DIRECTIONS, LEASES, STEPS, STUDIES, STUDY_ATTRS, TRIALS, Database, utc_now
+from hpo.search.database import (
+    DIRECTIONS,
+    FIXED_PARAMS,
+    LEASES,
+    STEPS,
+    STUDIES,
+    STUDY_ATTRS,
+    SYSTEM_ATTRS,
+    TRIALS,
+    Database,
+    utc_now,
+)
 from hpo.search.records import StudyRecord
 from hpo.search.upsert import Upsert
 
@@ -31,9 +42,17 @@ class Studies:
         self._upsert_attrs = Upsert(database, STUDY_ATTRS, ["study_id", "key"], ["value_json"])
 
     def submit(
-        self, name: str, direction: StudyDirection, attrs: Mapping[str, Any], trials: int
+        self,
+        name: str,
+        direction: StudyDirection,
+        attrs: Mapping[str, Any],
+        trials: int,
+        fixed: Sequence[Mapping[str, Any]] = (),
     ) -> StudyRecord:
-        """Register a study and its waiting trials; one of that name stays as it is."""
+        """Register a study and its waiting trials; one of that name stays as it is.
+
+        fixed: parameters of the first trials, which are then not drawn by a sampler.
+        """
 
         def work(connection: Connection) -> None:
             insert: Any = self.database.insert(STUDIES).values(study_name=name)
@@ -45,6 +64,7 @@ class Studies:
             connection.execute(sa.insert(DIRECTIONS).values(study_id=made, objective=0, direction=direction))
             self._set_attrs(connection, made, attrs)
             self._add_trials(connection, made, 0, trials)
+            self._fix(connection, made, fixed)
 
         self.database.write(work)
         return self.study(name)
@@ -83,6 +103,19 @@ class Studies:
         ]
         for batch in _batches(rows):
             connection.execute(sa.insert(TRIALS), batch)
+
+    def _fix(self, connection: Connection, study_id: int, fixed: Sequence[Mapping[str, Any]]) -> None:
+        """Enqueue parameters with the first trials of a study that was just made."""
+        if not fixed:
+            return
+        first = sa.select(TRIALS.c.trial_id, TRIALS.c.number).where(
+            TRIALS.c.study_id == study_id, TRIALS.c.number < len(fixed)
+        )
+        rows = [
+            {"trial_id": row.trial_id, "key": FIXED_PARAMS, "value_json": json.dumps(fixed[row.number])}
+            for row in connection.execute(first).all()
+        ]
+        connection.execute(sa.insert(SYSTEM_ATTRS), rows)
 
     def study(self, name: str) -> StudyRecord:
         """The study called `name`.

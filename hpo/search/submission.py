@@ -4,14 +4,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import structlog
 from optuna.study import StudyDirection
 from pydantic import ValidationError
 
 from hpo.config import StudyConfig
 from hpo.errors import UsageError
 from hpo.search.records import StudyRecord
-from hpo.search.status import CONFIG, RESULT, STARTED
+from hpo.search.status import CONFIG, RESULT, STARTED, WARM_START
 from hpo.search.studies import Studies
+from hpo.search.warmstart import beginning
+
+log = structlog.get_logger()
 
 FOLDER, FINGERPRINT = "hpo:folder", "hpo:fingerprint"
 EARLIER_RESULTS = "hpo:earlier_results"
@@ -26,15 +30,20 @@ def submit(studies: Studies, config: StudyConfig, fingerprint: str) -> StudyReco
         fingerprint: Of the data, so that no worker searches on others.
 
     Raises:
-        UsageError: a study of that name has another configuration or other data.
+        UsageError: a study of that name has another configuration or other data; the study to begin with
+            (`warm_start`) is not there, or of no use to this one.
     """
     direction = StudyDirection.MAXIMIZE if config.direction == "maximize" else StudyDirection.MINIMIZE
-    attrs = {
+    attrs: dict[str, Any] = {
         CONFIG: config.model_dump(mode="json"),
         FOLDER: str(config.folder.resolve()),
         FINGERPRINT: fingerprint,
     }
-    study = studies.submit(config.name, direction, attrs, config.trials)
+    trials: list[Any] = []
+    if config.warm_start is not None and not studies.studies(config.name):
+        attrs[WARM_START] = _warm_start(studies, config, config.warm_start.study, fingerprint)
+        trials = [trial["params"] for trial in attrs[WARM_START]["trials"]]
+    study = studies.submit(config.name, direction, attrs, config.trials, trials)
     stored = config_of(study)
     if stored.digest() != config.digest():
         keys = ", ".join(_differences(stored.model_dump(mode="json"), config.model_dump(mode="json")))
@@ -44,6 +53,23 @@ def submit(studies: Studies, config: StudyConfig, fingerprint: str) -> StudyReco
         )
     check_data(study, fingerprint)
     return study
+
+
+def _warm_start(studies: Studies, config: StudyConfig, name: str, fingerprint: str) -> dict[str, Any]:
+    """What a new study begins with, to be recorded with it."""
+    try:
+        earlier = studies.study(name)
+        old = config_of(earlier)
+    except UsageError as error:
+        raise UsageError(f"warm_start.study: {error}") from error
+    trials = beginning(studies, config, earlier, old)
+    same = earlier.attrs[FINGERPRINT] == fingerprint
+    if not same:
+        log.warning(
+            f"study {name!r}, which this one begins with, was searched on other data or other parts of them: "
+            "its trials may have been chosen by examples that are test examples here"
+        )
+    return {"study": name, "same_data": same, "trials": trials}
 
 
 def extend(studies: Studies, study: StudyRecord, trials: int) -> int:

@@ -11,6 +11,7 @@ from hpo.search.training import Epoch, Measured
 from hpo.training.architecture import Architecture
 from hpo.training.capacity import best_lanes
 from hpo.training.cohort import Cohort
+from hpo.training.cost import Limits
 from hpo.training.device_data import DeviceData
 from hpo.training.lane import EpochResult, Lane, LaneKey, LaneState
 from hpo.training.memory import out_of_memory
@@ -26,11 +27,23 @@ class Trainer:
         """trials: that this process expects to train side by side, see `Architecture`."""
         self.config = config
         self.architecture = Architecture(config, prepared.input_shape, prepared.outputs, trials)
+        limits = config.constraints
+        self.limits = None if limits is None else Limits(limits, self.architecture)
         self.data = DeviceData(prepared.folds, prepared.task, prepared.outputs, device=device)
 
     def shape_key(self, settings: TrialSettings) -> str:
         """Equal for trials that can share a group."""
         return shape_key(settings)
+
+    def excess(self, settings: TrialSettings) -> tuple[list[float], str]:
+        """How far the study's constraints are violated, as Optuna has it, and how in words; empty if not.
+
+        Raises:
+            TrialError: the network cannot be built.
+        """
+        if self.limits is None:
+            return [], ""
+        return self.limits.excess(settings), self.limits.violation(settings)
 
     def group(self, settings: TrialSettings) -> "TrialCohort":
         """An empty group for trials of the shape key of `settings`."""

@@ -96,6 +96,13 @@ class Trains(Protocol):
     def group(self, settings: TrialSettings) -> Group:
         """An empty group for trials of the shape key of `settings`."""
 
+    def excess(self, settings: TrialSettings) -> tuple[list[float], str]:
+        """How far the study's constraints are violated, as Optuna has it, and how in words; empty if not.
+
+        Raises:
+            TrialError: the trial cannot be trained.
+        """
+
     def best_lanes(self, most: int) -> Measured:
         """How many lanes to train side by side, at most so many, and how much that gains."""
 

@@ -8,30 +8,25 @@ from dataclasses import asdict
 from functools import partial
 
 import structlog
-from optuna.study import Study
-from optuna.trial import Trial, TrialState
+from optuna.trial import TrialState
 
 from hpo.config import StudyConfig
 from hpo.errors import TrialError
-from hpo.search.database import Database
+from hpo.search.advice import Advice
+from hpo.search.database import CONSTRAINTS, Database
 from hpo.search.ending import Ending
 from hpo.search.groups import Groups
 from hpo.search.history import History
 from hpo.search.leases import Heartbeat, Leases
-from hpo.search.pruners import make_pruner
 from hpo.search.records import Claim, StudyRecord
 from hpo.search.running import Failure, RunningTrial, WorkerOptions, worker_name
-from hpo.search.samplers import Known, default_in_flight, learns, make_sampler
+from hpo.search.samplers import default_in_flight, learns
 from hpo.search.snapshot import Snapshot
-from hpo.search.status import CAPACITY
+from hpo.search.status import CAPACITY, INFEASIBLE
 from hpo.search.store import Store
 from hpo.search.training import Epoch, Saves, Trains
-from hpo.space import suggest
 
 log = structlog.get_logger()
-
-SHOWN = 1000
-"""Trials that a sampler sees. TPE's time grows with them: at 5,000 a draw took 88 ms."""
 
 BRIEF = 0.2
 """Seconds: where epochs are shorter, parameters are recorded with the first values, to spare a commit."""
@@ -68,9 +63,8 @@ class Worker:
         """Lanes at most, 0 until they are measured; halved when memory runs out."""
         self.leases = Leases(database)
         self.snapshot = Snapshot(study, History(database, study.study_id))
-        self.optuna = Study(study.name, self.snapshot, pruner=make_pruner(config))
+        self.advice = Advice(study, config, self.snapshot)
         self.learns = learns(config)
-        self.known: Known = {}
         self.groups = Groups(trainer, self.name, checkpoints, options.save_every)
         self.running: dict[int, RunningTrial] = {}
         """By trial id."""
@@ -96,13 +90,13 @@ class Worker:
         with Heartbeat(self.leases, self.name, self.options.lease, self.options.retries):
             self.capacity = self.capacity or self._measured()  # its thread is there before memory gets scarce
             while not self.stop.is_set():
-                self._refill()
+                claimed = self._refill()
                 if self.running:
                     self._settle(self._train_epoch())
                     self.groups.save_in_time()
                 elif self._over():
                     return
-                else:
+                elif not claimed:
                     self.stop.wait(self.options.poll)
                     self._stale = self.learns
             self.groups.save()
@@ -133,16 +127,17 @@ class Worker:
             return 0
         return max(1, min(self.capacity // self.config.folds, self.share)) - len(self.running)
 
-    def _refill(self) -> None:
+    def _refill(self) -> bool:
+        """Claim trials and begin with them; whether there were any, for all may have ended untrained."""
         room = self._room()
         if room <= 0:
-            return
+            return False
         claims = self.store.claim(
             self.study.study_id, self.name, self._held(), room, default_in_flight(self.config)
         )
         if not claims:
             self._refused = time.monotonic()
-            return
+            return False
         for claim in claims:
             if claim.trial_id in self.running:  # lost while this process was stopped, and its own again
                 self._lose(claim.trial_id)
@@ -153,19 +148,29 @@ class Worker:
             self._start(claim)
         if self._ended or self._seconds > BRIEF:
             self._record()
+        return True
 
     def _start(self, claim: Claim) -> None:
         """Sample a trial's parameters and begin to train it."""
         frozen = self.snapshot.adopt(claim)
-        # A new one each time: until its `ask` or `tell`, a `Study` shows a sampler the trials it read first.
-        sampler = make_sampler(self.config, claim.number, self.known)
-        self.optuna = Study(self.study.name, self.snapshot, sampler, self.optuna.pruner)
-        with self.snapshot.at_most(SHOWN):
-            params = suggest(Trial(self.optuna, claim.trial_id), self.config.search)
-        trial = RunningTrial(claim, frozen, self.config.settings(params))
+        trial = RunningTrial(claim, frozen, self.config.settings(self.advice.params(claim)))
         trial.decided = max(frozen.intermediate_values, default=0)
         self.running[claim.trial_id] = trial
-        self._place(trial, self.trainer.shape_key(trial.settings))
+        if self.config.constraints is None or self._feasible(trial):
+            self._place(trial, self.trainer.shape_key(trial.settings))
+
+    def _feasible(self, trial: RunningTrial) -> bool:
+        """Whether its network is within the constraints; if not, the trial ends untrained, as pruned."""
+        try:
+            excess, violation = self.trainer.excess(trial.settings)
+        except TrialError as error:
+            self._fail(trial, str(error))
+            return False
+        self.snapshot.set_trial_system_attr(trial.claim.trial_id, CONSTRAINTS, excess)
+        if violation:
+            self.snapshot.set_trial_user_attr(trial.claim.trial_id, INFEASIBLE, violation)
+            self._finish(trial, TrialState.PRUNED, None)
+        return not violation
 
     def _place(self, trial: RunningTrial, key: str) -> None:
         """Have the group called `key` train a trial; one that cannot be trained fails."""
@@ -280,9 +285,8 @@ class Worker:
             self._finish(trial, TrialState.COMPLETE, self.config.chosen(trial.values))
 
     def _prune(self, trial: RunningTrial) -> None:
-        last = max(trial.values)
-        if last > trial.decided and self.optuna.pruner.prune(self.optuna, trial.frozen):
-            self._finish(trial, TrialState.PRUNED, trial.values[last])
+        if self.advice.prunes(trial):
+            self._finish(trial, TrialState.PRUNED, trial.values[max(trial.values)])
 
     def _fail(self, trial: RunningTrial, reason: str) -> None:
         self.snapshot.set_trial_user_attr(trial.claim.trial_id, "failure", reason)
@@ -290,15 +294,7 @@ class Worker:
         self._finish(trial, TrialState.FAIL, None)
 
     def _finish(self, trial: RunningTrial, state: TrialState, value: float | None) -> None:
-        attrs: dict[str, object] = {
-            "worker": self.name,
-            "attempt": trial.claim.attempt,
-            "epochs": max(trial.values, default=0),
-            "seconds": round(time.monotonic() - trial.started, 3),
-        }
-        if trial.last is not None and self.config.folds > 1:
-            attrs["fold_spread"] = trial.last.spread
-        for key, attr in attrs.items():
+        for key, attr in trial.summary(self.name, self.config.folds).items():
             self.snapshot.set_trial_user_attr(trial.claim.trial_id, key, attr)
         self.snapshot.finish(trial.claim.trial_id, state, value)
         self._ended[trial.claim.trial_id] = trial.claim.attempt
