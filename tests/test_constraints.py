@@ -74,26 +74,21 @@ def test_status_and_report_count_them(sqlite: Database) -> None:
 
 
 def test_a_sampler_that_learns_stays_within_the_limit(sqlite: Database) -> None:
-    """TPE sees them as infeasible: half of the space is, but few of the later trials are."""
-    trials = search(sqlite, limited(size(34), "{name: tpe, startup_trials: 8}", trials=40), lanes=2)
+    """Three of four random trials are beyond this limit."""
+    trials = search(sqlite, limited(size(19), "{name: tpe, startup_trials: 8}", trials=40), lanes=2)
     late = [trial for trial in trials if trial.number >= 20]
-    assert sum(INFEASIBLE in trial.user_attrs for trial in late) < len(late) / 4
+    assert sum(INFEASIBLE in trial.user_attrs for trial in late) < len(late) / 2
 
 
+@pytest.mark.slow
 def test_a_space_in_which_nothing_satisfies_the_constraints_ends_with_the_reason(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
-    study = desk.study(
-        f"name: hopeless\n{SPACE}sampler: tpe\ntrials: 9\nconstraints: {{parameters: {{max: 9}}}}"
-    )
+    limit = "constraints: {parameters: {max: 9}}"
+    study = desk.study(f"name: hopeless\n{SPACE}sampler: tpe\ntrials: 9\n{limit}")
     done = desk.hpo("run", study, "--workers", "1", "--lanes", "2", code=1)
     assert "hopeless: 9/9 finished (0 complete, 9 pruned (9 beyond constraints), 0 failed)" in done.stdout
-    assert (
-        "has no complete trial to choose a winner from: of 9 trials 0 failed and 9 were pruned" in done.stderr
-    )
-    assert (
-        "9 of these untrained, since they violate a constraint; the first, trial 0: its network"
-        in done.stderr
-    )
+    assert "has no complete trial to choose a winner from: of 9 trials 0 failed and 9" in done.stderr
+    assert "9 of these untrained, since they violate a constraint; the first, trial 0: its" in done.stderr
 
 
 def test_flops_are_limited_likewise() -> None:
@@ -126,7 +121,8 @@ def test_a_network_that_needs_real_numbers_is_built_with_them(tmp_path: Path) ->
         "    torch.ones(width).sum().item()\n    return nn.Linear(shape[0], classes)\n"
     )
     config = study_of(
-        "architecture: mine.py:build\nsearch: {width: {low: 1, high: 3}}\nconstraints: {parameters: {max: 9}}",
+        "architecture: mine.py:build\nsearch: {width: {low: 1, high: 3}}\n"
+        "constraints: {parameters: {max: 9}}",
         tmp_path,
     )
     limits = Limits(config.constraints, Architecture(config, (4,), 2))  # type: ignore[arg-type]

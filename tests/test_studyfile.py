@@ -88,7 +88,7 @@ def told_file(path: Path) -> str:
         ("training: {nesterov: true, optimizer: sgd}", "training.momentum: must be above 0 with nesterov: true, not 0.0"),
         ("name: 'a b'", "name: must match ^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$, not 'a b'; the study's name in the database: letters, digits, dots, dashes, underscores"),
         ("trials: " + "9" * 200, "trials: must be a whole number within ±9007199254740992, not a number of about 200 digits"),
-        ('"a\\nb": 1', "a b: unknown key; valid: name, data, validation, metric, architecture, options, search, training, trials, hours, sampler, pruner, final"),
+        ('"a\\nb": 1', "a b: unknown key; valid: name, data, validation, metric, architecture, options, search, training, trials, hours, sampler, pruner, warm_start, constraints, final"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_with_its_key_the_bad_value_and_what_is_valid(text: str, line: str) -> None:

@@ -61,8 +61,6 @@ class Status:
     pruned: int
     """Those that constraints kept from being trained among them."""
     failed: int
-    infeasible: int
-    """Of the pruned ones: their networks are beyond the study's constraints."""
     best: Best | None
     rows: tuple[RunningRow, ...]
     pace: Pace
@@ -72,6 +70,8 @@ class Status:
     """Lanes of each running trial."""
     measured: Measured | None
     """By the first worker, before it began; None when none did."""
+    infeasible: int = 0
+    """Of the pruned ones: their networks are beyond the study's constraints."""
 
     @property
     def finished(self) -> int:
