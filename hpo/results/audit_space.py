@@ -20,7 +20,7 @@ from hpo.space import Choices, Range
 
 Array = NDArray[np.float64]
 
-OUTER = 0.1
+OUTER = 0.15
 """Share of a range, on its own scale, that counts as one of its edges."""
 FEWEST_FOR_EDGE = 10
 FEWEST_FOR_IDLE = 30
