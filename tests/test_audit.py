@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+import pandas as pd
 import pytest
 from commands import Desk
 from conftest import study_of
@@ -20,7 +21,9 @@ from searching import search, submitted
 from hpo.config import StudyConfig
 from hpo.data import parts as parts_module
 from hpo.data.cache import DIGESTS, load_digests
+from hpo.data.digests import RowDigests
 from hpo.data.prepare import prepare
+from hpo.data.table import Rows
 from hpo.results import audit_pruner, audit_search, audit_space, audit_test
 from hpo.results.audit import CHECKS, audit, subject_of
 from hpo.results.candidates import Candidate
@@ -148,6 +151,16 @@ def test_validation_leaks_are_counted_over_the_folds(tmp_path: Path) -> None:
     leak = leaks(config)["validation leakage"]
     assert (leak.severity, leak.evidence["identical"]) == ("warning", apart)
     assert leak.evidence["validation_examples"] == len(digests.rows)
+
+
+def test_missing_cells_categories_and_both_zeros_are_compared_as_what_they_are() -> None:
+    frame = pd.DataFrame({"a": [0.0, -0.0, np.nan, np.nan, 1.0], "b": ["x", "x", None, np.nan, "x"]})
+    for rows in (frame, frame.drop(columns="b"), frame["a"].to_numpy()[:, None]):
+        digests = RowDigests.of(Rows(rows, np.array([0, 0, 1, 1, 0])))
+        assert [len(set(found.tolist())) for found in (digests.features, digests.examples)] == [3, 3]
+        assert digests.features[0] == digests.features[1] and digests.features[2] == digests.features[3]
+    other = RowDigests.of(Rows(frame, np.array([0, 1, 1, 1, 0])))
+    assert other.features[0] == other.features[1] and other.examples[0] != other.examples[1]
 
 
 def test_equal_features_with_different_targets_are_found(tmp_path: Path) -> None:

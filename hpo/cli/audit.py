@@ -62,8 +62,12 @@ def audit(
 
 
 def _show(console: "Console", name: str, findings: "Sequence[Finding]") -> None:
-    from rich.padding import Padding
+    import textwrap
+
     from rich.text import Text
+
+    def indented(text: str) -> str:
+        return textwrap.fill(text, console.width, initial_indent="    ", subsequent_indent="    ")
 
     for severity, heading in _HEADINGS.items():
         found = [finding for finding in findings if finding.severity == severity]
@@ -73,6 +77,6 @@ def _show(console: "Console", name: str, findings: "Sequence[Finding]") -> None:
         for finding in found:
             style = "bold yellow" if severity == "warning" else "dim" if severity == "unchecked" else "green"
             console.print(Text(f"  {finding.name}", style))
-            console.print(Padding(Text(finding.sentence), (0, 0, 0, 4), expand=False))
+            console.print(Text(indented(finding.sentence)))
             if finding.advice:
-                console.print(Padding(Text(finding.advice, "dim"), (0, 0, 0, 4), expand=False))
+                console.print(Text(indented(finding.advice), "dim"))

@@ -7,7 +7,7 @@ says of a row whether it equals another one, and nothing else.
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -34,10 +34,10 @@ class RowDigests:
 
     @classmethod
     def of(cls, rows: Rows) -> "RowDigests":
-        targets = rows.targets.tolist()
-        contents = list(_contents(rows.features))
-        examples = (content + repr(t).encode() for content, t in zip(contents, targets, strict=True))
-        return cls(_hashed(contents), _hashed(list(examples)))
+        features = [_digest(content) for content in _contents(rows.features)]
+        targets = (repr(target).encode() for target in rows.targets.tolist())
+        examples = [_digest(row + target) for row, target in zip(features, targets, strict=True)]
+        return cls(_numbers(features), _numbers(examples))
 
     def __len__(self) -> int:
         return len(self.features)
@@ -80,26 +80,29 @@ class Digests:
         return cls(rows, arrays["rows.fold"], test)
 
 
-def _hashed(contents: Sequence[bytes]) -> Hashes:
-    hashes = (
-        int.from_bytes(hashlib.blake2b(c, digest_size=8).digest(), "big", signed=True) for c in contents
-    )
-    return np.fromiter(hashes, np.int64, len(contents))
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=8).digest()
+
+
+def _numbers(digests: Sequence[bytes]) -> Hashes:
+    return np.frombuffer(b"".join(digests), np.int64).copy()
 
 
 def _contents(features: Features) -> Iterator[bytes]:
     """Bytes that are equal for equal examples: 0.0 and -0.0 are one number, and so are all nans."""
-    if isinstance(features, pd.DataFrame):
-        columns = [_column(features.iloc[:, index]) for index in range(features.shape[1])]
-        return (repr(row).encode() for row in zip(*columns, strict=True))
-    if features.dtype == np.uint8:
-        return (row.tobytes() for row in features)
-    plain = np.where(np.isnan(features), np.nan, features + features.dtype.type(0))
-    return (row.tobytes() for row in plain)
+    if isinstance(features, np.ndarray):
+        return (row.tobytes() for row in _plain(features))
+    numeric = [name for name in features if pd.api.types.is_numeric_dtype(features[name])]
+    numbers = _plain(features[numeric].to_numpy(np.float64))
+    others = [features[name] for name in features if name not in numeric]
+    if not others:
+        return (row.tobytes() for row in numbers)
+    texts = zip(*(column.where(column.notna(), None).tolist() for column in others), strict=True)
+    return (row.tobytes() + repr(text).encode() for row, text in zip(numbers, texts, strict=True))
 
 
-def _column(column: "pd.Series") -> list[float | str | None]:
-    values = column.to_numpy()
-    if values.dtype.kind == "f":
-        values = values + 0.0
-    return [None if pd.isna(value) else value for value in values.tolist()]
+def _plain(numbers: NDArray[Any]) -> NDArray[Any]:
+    """With one zero and one nan, in rows."""
+    if numbers.dtype == np.uint8:
+        return numbers
+    return np.ascontiguousarray(np.where(np.isnan(numbers), np.nan, numbers + numbers.dtype.type(0)))

@@ -101,7 +101,10 @@ def retrained(
     values: dict[int, float] = {}
     failures: dict[int, str] = {}
     for alike in shapes.values():
-        _train(trainer, config, alike, watch, values, failures)
+        try:
+            _train(trainer, config, alike, watch, values, failures)
+        except Exception as error:  # noqa: BLE001  (the user's module may raise anything)
+            failures.update({trial.number: f"{type(error).__name__}: {error}" for trial in alike})
     return values, failures
 
 

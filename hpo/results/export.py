@@ -215,6 +215,7 @@ def winner_config(config: StudyConfig, finalized: Finalized) -> dict[str, Any]:
         "sampler": {"name": "grid"},
         "pruner": {"name": "none"},
         "final": {"top": 1, "seeds": config.final.seeds},
+        "warm_start": None,
     }
 
 
