@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -20,6 +21,7 @@ from hpo.results.summary import searched
 from hpo.search.database import CONSTRAINTS, Database
 from hpo.search.objective import Objective
 from hpo.search.status import INFEASIBLE, StatusReader
+from hpo.search.trainer import TrialCohort
 from hpo.training.architecture import Architecture
 from hpo.training.cost import Limits, forward_flops, parameters_of
 
@@ -38,8 +40,16 @@ def size(width: int) -> int:
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_networks_beyond_the_limit_are_not_trained_and_those_within_are(
-    sqlite: Database, sampler: str
+    sqlite: Database, sampler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    trained: list[int] = []
+    add = TrialCohort.add
+
+    def noted(group: TrialCohort, number: int, *rest: Any) -> None:
+        trained.append(number)
+        add(group, number, *rest)
+
+    monkeypatch.setattr(TrialCohort, "add", noted)
     trials = search(sqlite, limited(size(32), sampler), lanes=4)
     assert len(trials) == 12
     for trial in trials:
@@ -49,6 +59,7 @@ def test_networks_beyond_the_limit_are_not_trained_and_those_within_are(
         (excess,) = trial.system_attrs[CONSTRAINTS]
         assert excess == pytest.approx(size(trial.params["width"]) / size(32) - 1)
         assert trial.user_attrs["attempt"] == 1
+        assert (trial.number in trained) == small
     assert {trial.state for trial in trials} == {TrialState.COMPLETE, TrialState.PRUNED}
     theirs = optuna.load_study(study_name="limited", storage=str(sqlite.url))
     assert theirs.best_trial.params["width"] <= 32
