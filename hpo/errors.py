@@ -4,6 +4,7 @@ HpoError                     exit code 1: the work could not be done
 ├── UsageError               exit code 2: wrong command line
 │   ├── StudyFileError       the study file is wrong; lists every mistake
 │   ├── DataError            the data are missing or unusable
+│   ├── BundleError          a folder is no bundle, or a damaged one
 │   └── UserCodeError        a `path/to/file.py:function` cannot be used
 ├── StorageError             the database cannot be reached or used
 ├── Interrupted              training was to stop, and did so in the middle of an epoch
@@ -87,6 +88,10 @@ class StudyFileError(UsageError):
 
 class DataError(UsageError):
     """The data are missing or unusable; the message names the file and the place."""
+
+
+class BundleError(UsageError):
+    """A folder is no bundle, or a damaged one; the message names the file."""
 
 
 class UserCodeError(UsageError):

@@ -44,6 +44,22 @@ def read_yaml(text: str) -> Any:
         raise YamlError(_problem(error), error.problem_mark or error.context_mark) from error
 
 
+def write_yaml(content: Any) -> str:
+    """`content` so that `read_yaml` reads it back, and any reader of YAML 1.1 or 1.2 too."""
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that PyYAML would leave plain, but a reader of YAML 1.2 take for a number."""
+
+    def represent_text(self, text: str) -> yaml.Node:
+        plain = _Loader("").resolve(yaml.ScalarNode, text, (True, False)) == f"{_TAG}str"  # type: ignore[no-untyped-call]
+        return self.represent_scalar(f"{_TAG}str", text, style=None if plain else "'")
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 def _problem(error: yaml.MarkedYAMLError) -> str:
     if "'\\t'" in str(error.problem):
         return "a tab; indent with spaces"
@@ -84,6 +100,7 @@ class _Loader(yaml.SafeLoader):
 
 
 _TAG = "tag:yaml.org,2002:"
+_Dumper.add_representer(str, _Dumper.represent_text)
 _FLOAT = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
 _Loader.yaml_implicit_resolvers = {}
 for _kind, _pattern, _starts in (

@@ -20,8 +20,9 @@ from hpo.errors import HpoError
 from hpo.results import conclude as conclude_module
 from hpo.results import finalize as finalize_module
 from hpo.results import place as place_module
+from hpo.results.bundle_folder import FILES, MANIFEST
 from hpo.results.conclude import OPENINGS, Conclusion, conclude, recorded
-from hpo.results.export import FILES, LAST, is_complete
+from hpo.results.export import is_complete
 from hpo.results.place import FINALIZER
 from hpo.search.database import Database
 from hpo.search.status import RESULT
@@ -34,6 +35,7 @@ CONFIG = study_of(
     "training: {epochs: 2, batch_size: 64}\nfinal: {top: 1, seeds: 2}"
 )
 KILLED = 99
+WRITTEN = set(FILES) - {"architecture.py", "model.onnx"}
 
 
 @pytest.fixture
@@ -70,7 +72,7 @@ def test_a_folder_that_is_gone_or_not_complete_is_written_again_with_the_test_pa
     out = tmp_path / "results" / "wines"
     first = concluded(searched, out)
     content, weights = texts(out), load_file(out / "model.safetensors")
-    assert {path.name for path in out.iterdir()} == set(FILES)
+    assert {path.name for path in out.iterdir()} == WRITTEN
     sealed()
     for name in (None, "model.safetensors", "report.html", "metrics.json"):
         if name is None:
@@ -186,7 +188,7 @@ def end_at(point: int, folder: Path) -> None:
             return
         path = str(arguments[0])
         # Between two other files of a folder it is as between these.
-        if path.startswith(str(folder)) and path.endswith(("wines", ".new", "best.json", LAST)):
+        if path.startswith(str(folder)) and path.endswith(("wines", ".new", "best.json", MANIFEST)):
             step()
 
     for name in ("set_attrs", "change_attrs"):
@@ -264,7 +266,7 @@ def check_what_is_left(database: Database, out: Path, before: Any, openings: int
     assert is_complete(out, answer.result)
     assert answer.result.openings[-1] == left[RESULT]["result"]["openings"][-1]
     assert len(attrs(database).get(OPENINGS, [])) == len(left[OPENINGS])
-    assert {path.name for path in out.iterdir()} - {"notes.txt"} == set(FILES)
+    assert {path.name for path in out.iterdir()} - {"notes.txt"} == WRITTEN
     if before is not None:
         assert (out / "notes.txt").read_text() == "mine"
     assert not [path for path in out.parent.rglob("*") if path.is_file() and path.parent != out]

@@ -22,7 +22,8 @@ from hpo.data.prepare import prepare
 from hpo.data.prepared import PreparedData
 from hpo.data.preprocessing import TRUSTED
 from hpo.errors import HpoError
-from hpo.results.export import FILES, export
+from hpo.results.bundle_folder import MANIFEST, REQUIRED
+from hpo.results.export import export
 from hpo.results.finalize import Finalized, finalize
 from hpo.results.metrics import evaluate
 from hpo.studyfile import load_study
@@ -184,14 +185,22 @@ def test_second_export_replaces_the_first_and_keeps_the_users_own_files(made: Ma
     (made.out / "best.json").write_text((made.out / "best.json").read_text().replace("0.75", "0.1"))
     made.export()
     assert json.loads((made.out / "best.json").read_text())["value"] == 0.75
-    assert {path.name for path in made.out.iterdir()} == {*FILES, "notes.txt"} - {"report.html"}
+    assert {path.name for path in made.out.iterdir()} == {
+        *REQUIRED,
+        "predictions.safetensors",
+        MANIFEST,
+        "notes.txt",
+    }
     assert [path.name for path in made.out.parent.iterdir()] == ["exported"], "nothing is left beside it"
 
 
 @pytest.mark.parametrize(
     ("content", "holds"),
     [
-        ({"best.json": '{"study": "another"}'}, "results of study 'another'"),
+        (
+            {"best.json": '{"study": "another", "number": 1, "params": {}, "metric": "f1"}'},
+            "results of study 'another'",
+        ),
         ({"thesis.tex": "years of work"}, "something else"),
         ({"best.json": "[1, 2]"}, "something else"),
     ],

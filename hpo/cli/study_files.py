@@ -52,8 +52,8 @@ def run(
     import torch
 
     from hpo import live
+    from hpo.results.bundle_folder import check_replaceable
     from hpo.results.conclude import conclude, recorded, written
-    from hpo.results.export import check_replaceable
     from hpo.search.running import WorkerOptions
 
     console = make_console(as_json)

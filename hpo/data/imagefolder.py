@@ -191,6 +191,23 @@ def _lies(image: Image.Image) -> bool:
 def _reported(path: Path, unreadable: list[str]) -> Iterator[None]:
     """Only a bomb ends it all: leaving it out might hide that someone tried."""
     try:
+        with _readable(path):
+            yield
+    except UnreadableImage as error:
+        unreadable.append(f"{path}: cannot be read as an image and was left out: {error.reason}")
+
+
+class UnreadableImage(DataError):
+    """One file is no image, or damaged."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: cannot be read as an image: {reason}")
+        self.reason = reason
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -201,11 +218,11 @@ def _reported(path: Path, unreadable: list[str]) -> Iterator[None]:
             f"{path}: is a decompression bomb, or not for learning from: {str(error).split(',')[0]}; at most "
             f"{limit} pixels are read"
         ) from error
-    except MemoryError:
+    except (MemoryError, DataError):
         raise
-    except Exception as error:  # noqa: BLE001  (whatever the reader of a format stumbles over)
+    except Exception as error:  # (whatever the reader of a format stumbles over)
         reason = getattr(error, "strerror", None) or str(error).replace(f" {str(path)!r}", "")
-        unreadable.append(f"{path}: cannot be read as an image and was left out: {reason}")
+        raise UnreadableImage(path, reason) from error
 
 
 def _read(
@@ -228,6 +245,25 @@ def _read(
     if count == 0:
         raise DataError(f"{part.folder}: no file in it is an image that Pillow reads")
     return Labelled(str(part.folder), pixels[:count], labels[:count])
+
+
+def read_image(path: Path, size: tuple[int, int], channels: int, stretch: bool) -> NDArray[np.uint8]:
+    """One image: [C, H, W], as those of a folder are read.
+
+    size: height and width. stretch: whether an image of another size is brought to it.
+
+    Raises:
+        DataError: it cannot be read, or is of another size and not to be stretched.
+    """
+    with _readable(path):
+        with Image.open(path) as image:
+            if image.mode in UNKNOWN:
+                raise ValueError(f"its pixels are of mode {image.mode}; need 8 or 16 bits")
+            width, height = image.size
+            own = (width, height) if _lies(image) else (height, width)
+        if own != size and not stretch:
+            raise DataError(f"{path}: is {_text(own)} pixels; the network takes {_text(size)}")
+        return _decoded(path, size, channels)
 
 
 def _decoded(path: Path, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:

@@ -41,7 +41,7 @@ def parse_csv(where: str, content: bytes, data: CsvData) -> RawTable:
     for name in cells.frame:
         if name not in left_out:
             columns[str(name)] = _column(where, data, cells, str(name), findings)
-    labels = _blank_to_missing(cells.frame[data.target])
+    labels = blank_to_missing(cells.frame[data.target])
     features = pd.DataFrame(columns, index=cells.frame.index)
     return RawTable(where, features, labels.to_numpy(object), cells.lines, "line", tuple(findings))
 
@@ -49,28 +49,30 @@ def parse_csv(where: str, content: bytes, data: CsvData) -> RawTable:
 def _check_names(where: str, data: CsvData, names: list[str]) -> None:
     if data.target not in names:
         raise DataError(
-            f"{where}: has no column {data.target!r} (data.target){_suggestion(data.target, names)}"
+            f"{where}: has no column {data.target!r} (data.target){suggestion(data.target, names)}"
         )
     features = [name for name in names if name != data.target]
     for key in ("zero_is_missing", "categorical", "ignore"):
         for name in getattr(data, key):
             if name not in features:
                 raise DataError(
-                    f"{where}: has no feature column {name!r} (data.{key}){_suggestion(name, features)}"
+                    f"{where}: has no feature column {name!r} (data.{key}){suggestion(name, features)}"
                 )
     for key in ("categorical", "ignore"):
         if both := sorted(set(getattr(data, key)) & set(data.zero_is_missing)):
             raise DataError(f"{where}: column {both[0]!r} is named in data.zero_is_missing and in data.{key}")
 
 
-def _suggestion(name: str, columns: list[str]) -> str:
+def suggestion(name: str, columns: list[str]) -> str:
+    """What the column `name` may have been meant to be, and what there is."""
     by_lower_case = {column.lower(): column for column in columns}
     near = difflib.get_close_matches(name.lower(), by_lower_case, n=1)
     hint = f"; did you mean {by_lower_case[near[0]]!r}? It has " if near else "; it has "
     return f"{hint}{', '.join(columns[:100])}{' …' if len(columns) > 100 else ''}"
 
 
-def _blank_to_missing(cells: pd.Series) -> pd.Series:
+def blank_to_missing(cells: pd.Series) -> pd.Series:
+    """Categories: the cells without the blanks around them, nan where missing."""
     stripped = cells.str.strip()
     return stripped.where(~stripped.isin(MISSING), np.nan)
 
@@ -78,7 +80,7 @@ def _blank_to_missing(cells: pd.Series) -> pd.Series:
 def _column(where: str, data: CsvData, cells: Cells, name: str, findings: list[Finding]) -> pd.Series:
     """The column as floats or as categories."""
     text = cells.frame[name]
-    values, unparsable, present = _numbers(text)
+    values, unparsable, present = parsed_numbers(text)
     parsed = present.sum() - unparsable.sum()
     numeric = parsed >= NUMERIC_SHARE * present.sum() and name not in data.categorical
     if not numeric:
@@ -88,7 +90,7 @@ def _column(where: str, data: CsvData, cells: Cells, name: str, findings: list[F
                 f"{where}: column {name!r} (data.zero_is_missing) is not numeric: "
                 f"{unparsable.sum()} of {present.sum()} cells are no numbers, such as {first!r}"
             )
-        categories = _blank_to_missing(text)
+        categories = blank_to_missing(text)
         findings.extend(_too_many_categories(name, categories))
         return categories
     findings.extend(_unparsable(cells, name, unparsable))
@@ -100,7 +102,7 @@ def _column(where: str, data: CsvData, cells: Cells, name: str, findings: list[F
     return pd.Series(values, index=text.index)
 
 
-def _numbers(text: pd.Series) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
+def parsed_numbers(text: pd.Series) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
     """The cells as float64 (nan where that fails), which of them are dirt, and which are not missing.
 
     A number that float32 cannot hold is dirt: it would train as infinity.

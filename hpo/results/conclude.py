@@ -14,7 +14,8 @@ from hpo.config import StudyConfig
 from hpo.data.prepare import prepare
 from hpo.data.prepared import PreparedData
 from hpo.errors import HpoError
-from hpo.results.export import check_replaceable, export, is_complete
+from hpo.results.bundle_folder import check_replaceable
+from hpo.results.export import export, is_complete
 from hpo.results.finalize import Finalized, FinalResult, finalize, rebuild
 from hpo.results.lanes import Progress
 from hpo.results.place import Place

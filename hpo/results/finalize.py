@@ -1,6 +1,5 @@
 """The honest winner: re-evaluate the best trials, retrain one, open the test part once."""
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +11,6 @@ import numpy as np
 import structlog
 import torch
 from optuna.trial import FrozenTrial
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from hpo.config import StudyConfig
@@ -26,6 +24,7 @@ from hpo.results.lanes import Progress, Watch, in_chunks, silent, train_lanes
 from hpo.results.metrics import Record, TestMetrics, evaluate
 from hpo.results.predictions import Predictions
 from hpo.results.seeds import SeedStatistics, over_seeds
+from hpo.results.weights import digest
 from hpo.training.architecture import Architecture
 from hpo.training.cohort import Cohort
 from hpo.training.device_data import DeviceData
@@ -119,7 +118,7 @@ def finalize(
         epochs=winner.epochs,
         parameters=sum(parameter.numel() for parameter in retrained.module.parameters()),
         seconds=time.monotonic() - began,
-        weights=_digest(retrained.module),
+        weights=digest(retrained.module),
         input_shape=prepared.input_shape,
         retraining_seconds=retrained.seconds,
         predictions=Predictions.of(prepared.task, answers, test.targets, sealed_digest(prepared)),
@@ -149,7 +148,7 @@ def rebuild(
             f"study {config.name!r}: its winner, trial {result.winner.number}, was exported as trained with "
             f"seed {result.seed}, whose retraining here is not finite"
         )
-    if result.weights and _digest(retrained.module) != result.weights:
+    if result.weights and digest(retrained.module) != result.weights:
         log.warning(
             "the retrained winner is not to the bit the one that was tested: "
             "another machine, way of training or version of hpo",
@@ -158,12 +157,6 @@ def rebuild(
     return Finalized(
         result, retrained.module, training.preprocessing, training.target_mean, training.target_scale
     )
-
-
-def _digest(module: nn.Module) -> str:
-    # Clones: safetensors refuses tensors that share memory, as tied weights do.
-    tensors = {name: tensor.clone().contiguous() for name, tensor in module.state_dict().items()}
-    return hashlib.sha256(save(tensors)).hexdigest()
 
 
 def fresh_seeds(config: StudyConfig) -> list[int]:
