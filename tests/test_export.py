@@ -87,24 +87,24 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return Made(folder, study(folder / "study"), winner())
 
 
-def rebuilt(out: Path) -> tuple[nn.Module, Any, dict[str, str]]:
+def rebuilt(out: Path) -> tuple[nn.Module, Any, dict[str, Any]]:
     """Module, preprocessing and metadata from a results folder alone."""
     best = yaml.safe_load((out / "best.yaml").read_text())
     with safe_open(out / "model.safetensors", framework="pt") as opened:
-        metadata = opened.metadata()
-    input_shape = tuple(json.loads(metadata["input_shape"]))
-    module = models.builder(best["architecture"])(input_shape, int(metadata["outputs"]), **best["options"])
+        network = json.loads(opened.metadata()["network"])
+    shape = tuple(network["input_shape"])
+    module = models.builder(best["architecture"])(shape, network["outputs"], **best["options"])
     module.load_state_dict(load_file(out / "model.safetensors"))
     preprocessing = skops.io.load(out / "preprocessing.skops", trusted=TRUSTED)
-    return module.eval(), preprocessing, metadata
+    return module.eval(), preprocessing, network
 
 
 def recomputed(made: Made) -> dict[str, float | None]:
-    module, preprocessing, metadata = rebuilt(made.out)
+    module, preprocessing, network = rebuilt(made.out)
     rows = load_rows(made.prepared, "test.safetensors")
     features = torch.as_tensor(preprocessing.transform(rows.features), dtype=torch.float32)
     with torch.no_grad():
-        outputs = module(features) * float(metadata["target_scale"]) + float(metadata["target_mean"])
+        outputs = module(features) * network["target_scale"] + network["target_mean"]
     labels = json.loads((made.out / "labels.json").read_text())
     return evaluate(labels["task"], outputs, rows.targets, labels["classes"]).scalars()
 

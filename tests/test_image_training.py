@@ -139,9 +139,9 @@ def predicted(out: Path, images: np.ndarray) -> torch.Tensor:
     """Logits of a results folder, used as its reader would: without the study, without hpo's data room."""
     best = yaml.safe_load((out / "best.yaml").read_text())
     with safe_open(out / "model.safetensors", framework="pt") as opened:
-        metadata = opened.metadata()
-    shape = tuple(json.loads(metadata["input_shape"]))
-    module = models.builder(best["architecture"])(shape, int(metadata["outputs"]), **best["options"])
+        network = json.loads(opened.metadata()["network"])
+    shape = tuple(network["input_shape"])
+    module = models.builder(best["architecture"])(shape, network["outputs"], **best["options"])
     module.load_state_dict(load_file(out / "model.safetensors"))
     scaler = skops.io.load(out / "preprocessing.skops", trusted=TRUSTED)
     features = scaler.transform(images.reshape(len(images), -1)).reshape(images.shape)

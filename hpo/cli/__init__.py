@@ -5,7 +5,12 @@
     studies       status, stop, resume, extend
     results       finalize
     compare       compare
+<<<<<<< HEAD
     audit         audit
+=======
+    export        export
+    predict       predict
+>>>>>>> 4bb2e4e (hpo export and hpo predict: bundles elsewhere, ONNX, parameters for other scripts; malformed bundles are refused)
     databases     db init, db status, db upgrade
 
 `arguments` has what several of them take, `output` where they print to.
@@ -21,6 +26,8 @@ from typer.core import TyperGroup
 from hpo.cli.audit import audit
 from hpo.cli.compare import compare
 from hpo.cli.databases import db
+from hpo.cli.export import export
+from hpo.cli.predict import predict
 from hpo.cli.results import finalize
 from hpo.cli.studies import extend, resume, status, stop
 from hpo.cli.study_files import run, schema, submit
@@ -51,7 +58,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, submit, worker, status, stop, resume, extend, finalize, audit, compare, schema):
+for command in (
+    run,
+    submit,
+    worker,
+    status,
+    stop,
+    resume,
+    extend,
+    finalize,
+    audit,
+    compare,
+    export,
+    predict,
+    schema,
+):
     app.command()(command)
 app.add_typer(db, name="db")
 

@@ -103,6 +103,18 @@ def written(known: Conclusion, out: Path) -> Conclusion | None:
     return next((replace(known, out=str(folder)) for folder in folders), None)
 
 
+def write_elsewhere(
+    database: Database, study: StudyRecord, known: Conclusion, out: Path, progress: Progress | None = None
+) -> None:
+    """The results folder of a recorded result, written to `out` too: retrained, the test part sealed.
+
+    Raises:
+        HpoError: `out` holds something else, or the data are not at hand.
+    """
+    place = Place(Studies(database), study)
+    _Conclude(database, study, place, out.resolve(), progress).write_folder(known)
+
+
 @dataclass(frozen=True)
 class _Conclude:
     """What the one process does that concludes a study."""
@@ -151,14 +163,16 @@ class _Conclude:
         log.info(
             "the results folder is not complete; the winner is retrained to write it", folder=str(self.out)
         )
-        config, prepared = self._prepared()
-        trials = read_trials(self.database, self.study.study_id)
         conclusion = replace(known, out=str(self.out))
-        self._write(
-            config, prepared, rebuild(config, prepared, known.result, self.progress), trials, conclusion
-        )
+        self.write_folder(conclusion)
         self._record(conclusion)
         return conclusion
+
+    def write_folder(self, known: Conclusion) -> None:
+        """The folder of a recorded result; the winner is retrained for it, and nothing is recorded."""
+        config, prepared = self._prepared()
+        trials = read_trials(self.database, self.study.study_id)
+        self._write(config, prepared, rebuild(config, prepared, known.result, self.progress), trials, known)
 
     def _prepared(self) -> tuple[StudyConfig, PreparedData]:
         config = config_of(self.study)

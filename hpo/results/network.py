@@ -1,6 +1,5 @@
 """The network of a bundle: a safetensors file whose metadata say how to build the module."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,10 @@ USER_FILE = "architecture.py"
 """The bundle's copy of the user's architecture."""
 
 
+METADATA = "network"
+"""The entry of the file's metadata that holds a `Network` as JSON."""
+
+
 class Network(Record):
     """All that a network is beside its weights."""
 
@@ -44,12 +47,8 @@ class Network(Record):
     """Of images alone."""
 
     def save(self, path: Path, tensors: dict[str, Tensor]) -> None:
-        """Write weights and metadata; each entry is text, or JSON where it is something else."""
-        content = self.model_dump(mode="json", exclude_none=True)
-        metadata = {
-            key: value if isinstance(value, str) else json.dumps(value) for key, value in content.items()
-        }
-        save_file(tensors, path, {"format": "pt", **metadata})
+        """Write weights and metadata: one entry, since safetensors keeps several in no order."""
+        save_file(tensors, path, {METADATA: self.model_dump_json()})
 
     @property
     def is_users(self) -> bool:
@@ -69,17 +68,11 @@ def load_network(path: Path) -> tuple[Network, dict[str, Tensor]]:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise BundleError(f"{path}: is no safetensors file: {error}") from error
-    texts = {"architecture", "architecture_sha256", "task"}
     try:
-        content = {
-            key: value if key in texts else json.loads(value)
-            for key, value in metadata.items()
-            if key != "format"
-        }
-        return Network.model_validate({"architecture_sha256": None, "normalization": None} | content), tensors
-    except (ValueError, RecursionError) as error:
-        reason = error.errors()[0]["loc"][0] if isinstance(error, ValidationError) else error
-        raise BundleError(f"{path}: its metadata do not describe a network: {reason}") from error
+        return Network.model_validate_json(metadata.get(METADATA, "")), tensors
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors()[0]["loc"])) or METADATA
+        raise BundleError(f"{path}: its metadata do not describe a network: {place}") from error
 
 
 def build(
