@@ -5,12 +5,9 @@
     studies       status, stop, resume, extend
     results       finalize
     compare       compare
-<<<<<<< HEAD
     audit         audit
-=======
     export        export
     predict       predict
->>>>>>> 4bb2e4e (hpo export and hpo predict: bundles elsewhere, ONNX, parameters for other scripts; malformed bundles are refused)
     databases     db init, db status, db upgrade
 
 `arguments` has what several of them take, `output` where they print to.

@@ -138,7 +138,7 @@ def _parsed(name: str, cells: pd.Series, notes: _Notes) -> NDArray[np.float64]:
 
 def _category(name: str, cells: pd.Series, known: frozenset[str], notes: _Notes) -> NDArray[np.object_]:
     text = pd.Series(["" if pd.isna(cell) else str(cell) for cell in cells], dtype=object)
-    values = blank_to_missing(text).to_numpy(object)
+    values = blank_to_missing(text).to_numpy(object, copy=True)
     absent = np.asarray(pd.isna(values), dtype=bool)
     notes.lacking(absent, f"column {name!r}: missing")
     for row in np.flatnonzero(~absent):

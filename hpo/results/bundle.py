@@ -121,8 +121,9 @@ class Bundle:
 
     def predict_unseen(self, unseen: Unseen) -> pd.DataFrame:
         """`predict` for rows that have been read."""
-        outputs = self.outputs(self.features(unseen.features)) if unseen.usable.any() else torch.empty(0)
-        finite = outputs.isfinite().reshape(len(outputs), -1).all(dim=1).numpy()
+        some = unseen.usable.any()  # scikit-learn transforms no table without rows
+        outputs = self.outputs(self.features(unseen.features) if some else torch.empty(0))
+        finite = outputs.isfinite().all(dim=1).numpy()
         usable, notes = unseen.usable.copy(), list(unseen.notes)
         for row in np.flatnonzero(usable)[~finite]:
             usable[row] = False
@@ -131,7 +132,7 @@ class Bundle:
 
     def _said(self, outputs: Tensor, usable: NDArray[np.bool_], notes: list[str]) -> pd.DataFrame:
         predicted = np.full(len(usable), None, dtype=object)
-        columns: dict[str, Any] = {"predicted": predicted}
+        columns: dict[str, Any] = {}
         if self.task == "regression":
             predicted[usable] = outputs.reshape(-1).double().tolist()
         else:
@@ -140,7 +141,8 @@ class Bundle:
                 probabilities[usable] = torch.softmax(outputs.double(), dim=1).numpy()
                 predicted[usable] = np.asarray(self.classes, dtype=object)[outputs.argmax(dim=1).numpy()]
             columns |= {f"p({name})": probabilities[:, index] for index, name in enumerate(self.classes)}
-        return pd.DataFrame(columns | {"note": np.asarray(notes, dtype=object)})
+        said = pd.Series(predicted, dtype=object)  # or pandas makes nan of None
+        return pd.DataFrame({"predicted": said} | columns | {"note": np.asarray(notes, dtype=object)})
 
 
 def load_bundle(folder: str | Path, architecture: Builder | str | None = None) -> Bundle:
