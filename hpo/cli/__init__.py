@@ -8,6 +8,7 @@
     audit         audit
     export        export
     predict       predict
+    dashboard     dashboard, dashboard set-password
     databases     db init, db status, db upgrade
 
 `arguments` has what several of them take, `output` where they print to.
@@ -22,6 +23,7 @@ from typer.core import TyperGroup
 
 from hpo.cli.audit import audit
 from hpo.cli.compare import compare
+from hpo.cli.dashboard import dashboard
 from hpo.cli.databases import db
 from hpo.cli.export import export
 from hpo.cli.predict import predict
@@ -72,6 +74,7 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(db, name="db")
+app.add_typer(dashboard, name="dashboard")
 
 
 def _interrupt(_signal: int, _frame: object) -> None:

@@ -88,8 +88,9 @@ class Database:
     so what it does must be idempotent.
     """
 
-    def __init__(self, url: str, patience: float = 180.0) -> None:
+    def __init__(self, url: str, patience: float = 180.0, read_only: bool = False) -> None:
         """`patience`: seconds that a transaction waits for a database that was reachable before.
+        `read_only`: whether the database is told to refuse all writing.
 
         Raises:
             UsageError: the URL is malformed, names another kind of database, or its driver is missing.
@@ -97,7 +98,7 @@ class Database:
         self.url = parse_url(url)
         self.patience = patience
         self.connected = False
-        self.engine = make_engine(self.url)
+        self.engine = make_engine(self.url, read_only)
 
     def __enter__(self) -> "Database":
         return self

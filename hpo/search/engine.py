@@ -32,7 +32,7 @@ def parse_url(url: str) -> URL:
     return parsed
 
 
-def connect_args(url: URL, statement: str = "60s") -> dict[str, Any]:
+def connect_args(url: URL, statement: str = "60s", read_only: bool = False) -> dict[str, Any]:
     """What a connection is told, but for what the URL says itself; `statement` is the time one may take."""
     if url.get_backend_name() == "sqlite":
         return {"timeout": 60}
@@ -48,17 +48,20 @@ def connect_args(url: URL, statement: str = "60s") -> dict[str, Any]:
     options = f"-c timezone=UTC -c statement_timeout={statement} -c idle_in_transaction_session_timeout=60s"
     theirs = url.query.get("options", "")  # libpq's, of the user: a search path, say
     rest = {key: value for key, value in chosen.items() if key not in url.query}
-    return rest | {"options": f"{options} {theirs}".strip()}
+    last = "-c default_transaction_read_only=on" if read_only else ""  # of two equal ones the last counts
+    return rest | {"options": f"{options} {theirs} {last}".strip()}
 
 
-def make_engine(url: URL) -> Engine:
+def make_engine(url: URL, read_only: bool = False) -> Engine:
     """An engine whose write transactions hold SQLite's lock from their beginning (option `hpo_write`).
+
+    With `read_only` the database itself refuses to write.
 
     Raises:
         UsageError: the driver is missing, or the folder of a SQLite file.
     """
     try:
-        engine = sa.create_engine(url, connect_args=connect_args(url))
+        engine = sa.create_engine(url, connect_args=connect_args(url, read_only=read_only))
     except ModuleNotFoundError as error:
         raise UsageError(
             f"storage: Postgres needs the driver {error.name}: pip install 'hpo[postgres]'"
@@ -67,15 +70,24 @@ def make_engine(url: URL) -> Engine:
         folder = Path(url.database or "").parent
         if not folder.is_dir():
             raise UsageError(f"storage: there is no folder {folder} for {url.database}")
-        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "connect", _prepare_sqlite_reader if read_only else _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    _set_pragmas(connection, "busy_timeout=60000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
+
+
+def _prepare_sqlite_reader(connection: Any, _record: Any) -> None:
+    # Not `mode=ro` in the URL: such a connection cannot open a write-ahead log that nobody else has open.
+    _set_pragmas(connection, "busy_timeout=5000", "query_only=ON")
+
+
+def _set_pragmas(connection: Any, *pragmas: str) -> None:
     connection.isolation_level = None  # BEGIN is ours, see _begin_sqlite
     cursor = connection.cursor()
-    for pragma in ("busy_timeout=60000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    for pragma in pragmas:
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

@@ -91,6 +91,14 @@ def read_trials(database: Database, study_id: int) -> list[FrozenTrial]:
     return history.trials
 
 
+def waiting_before(database: Database, study_id: int, number: int) -> list[FrozenTrial]:
+    """Trials of a lower number that wait: handed back, or reclaimed."""
+    query = sa.select(TRIALS).where(
+        TRIALS.c.study_id == study_id, TRIALS.c.number < number, TRIALS.c.state == TrialState.WAITING
+    )
+    return database.read(lambda connection: list(_frozen(connection, connection.execute(query).all())))
+
+
 def _frozen(connection: Connection, rows: Sequence[Any]) -> Iterator[FrozenTrial]:
     """Trial rows with all that belongs to them."""
     for start in range(0, len(rows), BATCH):
