@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 import optuna_dashboard
-from bottle import Bottle, HTTPError, HTTPResponse, request
+from bottle import Bottle, HTTPError, HTTPResponse, request, response
 from optuna_dashboard._app import create_app
 
 from hpo.errors import HpoError, StorageError, UsageError
@@ -66,7 +66,12 @@ def routes(view: View, logout: bool) -> Bottle:
             name = file_name(study.row.name)
         return _answer(text, "text/csv", headers={"Content-Disposition": f"attachment; filename={name}"})
 
+    def delete(study_id: int) -> HTTPResponse:
+        view.delete_study(study_id)
+        return HTTPResponse(status=HTTPStatus.NO_CONTENT.value)
+
     app.get(STUDY, callback=detail)
+    app.delete(STUDY, callback=delete)
     app.get("/csv/<study_id:int>", callback=download)
     return app
 
@@ -81,7 +86,11 @@ def _checked(callback: Callable[..., Any], view: View) -> Callable[..., Any]:
                 view.get_study_name_from_id(kwargs["study_id"])
             if request.method in {"PUT", "DELETE"}:
                 _check_body()
-            return callback(*args, **kwargs)
+            answered = callback(*args, **kwargs)
+            if response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR and "study_id" in kwargs:
+                # What optuna-dashboard makes of any exception: a plot of trials that it cannot draw.
+                return _refusal(HTTPStatus.UNPROCESSABLE_ENTITY, "this cannot be made of the study's trials")
+            return answered
         except KeyError as error:
             status, reason = HTTPStatus.NOT_FOUND, f"there is no study {error}"
         except HpoError as error:

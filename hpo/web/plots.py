@@ -28,7 +28,7 @@ _METRICS: TypeAdapter[TestMetrics] = TypeAdapter(TestMetrics)
 def plots(study: Watched, others: Sequence[StudyRow], curves: bool) -> list[dict[str, str]]:
     """The figures that there is something for, as the page takes them: an id and JSON.
 
-    others: all studies, for the comparison. curves: whether to draw intermediate values, since the page does not.
+    others: all studies, for the comparison. curves: whether to draw intermediate values: the page does not.
     """
     config = study.config
     if config is None:

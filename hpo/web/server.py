@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+from waitress import wasyncore
 from waitress.channel import HTTPChannel
 from waitress.server import create_server
 
@@ -70,7 +71,8 @@ def serving(application: Application, host: str, port: int, proxy: str | None = 
         try:
             yield server
         finally:
-            server.close()
+            server.task_dispatcher.shutdown()
+            wasyncore.close_all(server._map)
 
 
 def _listening(host: str, port: int) -> socket.socket:
