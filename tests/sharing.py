@@ -12,6 +12,8 @@ TOGETHER = {
     "test_run.py": "run",
     "test_report_browser.py": "browser",
     "test_compare.py": "compare",
+    "test_dashboard.py": "dashboard",
+    "test_dashboard_browser.py": "browser",
 }
 """Files whose tests all run in one process, by the name they share. Of those that measure time no two run at
 once; of the others, what a module's fixture made is made once."""

@@ -303,8 +303,10 @@ def test_the_schema_accepts_the_studies_that_ship(shell: Shell) -> None:
 
 def commands() -> list[tuple[str, ...]]:
     root = typer.main.get_group(cli.app)
-    found = [(name,) for name in root.commands if name != "db"]
-    return found + [("db", name) for name in root.commands["db"].commands]  # type: ignore[attr-defined]
+    groups = {name: getattr(command, "commands", {}) for name, command in root.commands.items()}
+    return [(name,) for name in groups if name != "db"] + [
+        (g, name) for g, all_ in groups.items() for name in all_
+    ]
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)

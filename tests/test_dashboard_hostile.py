@@ -109,7 +109,8 @@ def hostile(database: Database) -> Iterator[Database]:
             connection.execute(sa.text(sql), param)
         for trial, kind in ((1, "FINITE"), (2, "INF_POS")):
             value = {"id": trial, "kind": kind, "value": 0.5 if kind == "FINITE" else None}
-            sql = "INSERT INTO trial_values (trial_id, objective, value, value_type) VALUES (:id, 0, :value, :kind)"
+            columns = "trial_id, objective, value, value_type"
+            sql = f"INSERT INTO trial_values ({columns}) VALUES (:id, 0, :value, :kind)"
             connection.execute(sa.text(sql), value)
         note = {
             "dashboard:note_ver": 1,
