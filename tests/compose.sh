@@ -30,6 +30,7 @@ cat >"$folder/env" <<EOF
 HPO_TAG=test
 HPO_DATABASE_PASSWORD=of:a%test/with@all?
 HPO_DASHBOARD_PORT=${HPO_DASHBOARD_PORT:-18080}
+HPO_DASHBOARD_PASSWORD_HASH=scrypt:15:gKenIVF_BMCIGzGT7WJOCQ==:V-6WfS73bPhYVl7Pew3ly3XR5aVE3FowOPrYZEDA0Kk=
 HPO_STUDIES=$folder/studies
 HPO_DATA=$folder/studies
 HPO_OUT=$folder/out

@@ -304,9 +304,8 @@ def test_the_schema_accepts_the_studies_that_ship(shell: Shell) -> None:
 def commands() -> list[tuple[str, ...]]:
     root = typer.main.get_group(cli.app)
     groups = {name: getattr(command, "commands", {}) for name, command in root.commands.items()}
-    return [(name,) for name in groups if name != "db"] + [
-        (g, name) for g, all_ in groups.items() for name in all_
-    ]
+    nested = [(group, name) for group, commands in groups.items() for name in commands]
+    return [(name,) for name in groups if name != "db"] + nested
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
