@@ -141,7 +141,7 @@ def test_studies_are_listed_and_a_study_shows_its_plots_and_ours(visit: Visit) -
     page = visit.page
     page.locator(".js-plotly-plot .scatterlayer .point").first.wait_for(state="attached")
     for title in ("History", "Hyperparameter Importance", "Intermediate values", "Best Trial"):
-        visit.sees(title)
+        page.get_by_role("heading", name=title).first.wait_for()
     for title in (
         "Learning curves of the 10 best",
         "Accuracy against time",
