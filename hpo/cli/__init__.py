@@ -9,6 +9,7 @@
     export        export
     predict       predict
     dashboard     dashboard, dashboard set-password
+    explain       explain
     databases     db init, db status, db upgrade
 
 `arguments` has what several of them take, `output` where they print to.
@@ -25,6 +26,7 @@ from hpo.cli.audit import audit
 from hpo.cli.compare import compare
 from hpo.cli.dashboard import dashboard
 from hpo.cli.databases import db
+from hpo.cli.explain import explain
 from hpo.cli.export import export
 from hpo.cli.predict import predict
 from hpo.cli.results import finalize
@@ -68,6 +70,7 @@ for command in (
     finalize,
     audit,
     compare,
+    explain,
     export,
     predict,
     schema,

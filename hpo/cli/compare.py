@@ -1,6 +1,5 @@
 """The command that puts finalized studies side by side, and its table in the terminal."""
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpo.cli.arguments import DEFAULT_STORAGE, Json, Storage, Threads, name_of, opened
-from hpo.cli.output import make_console, print_json, say
-from hpo.errors import HpoError, UsageError
+from hpo.cli.output import check_page, make_console, print_json, say, write_page
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,8 +34,8 @@ def compare(
     They must have been tested on the same examples. The test set stays closed.
     """
     names = [name_of(study) for study in studies]
-    if out is not None and out.is_dir():
-        raise UsageError(f"--out: {out} is a folder; must be a file, such as {out / 'compare.html'}")
+    if out is not None:
+        check_page(out)
 
     import torch
 
@@ -50,28 +48,15 @@ def compare(
     stored = Studies(opened(storage, create=False))
     comparison = comparing.compare([stored.study(name) for name in names])
     if out is not None:
-        _write(out, comparison)
+        from hpo.results.compare_page import render_comparison
+
+        write_page(out, render_comparison(comparison))
     if as_json:
         print_json(for_scripts(comparison) | {"out": str(out) if out else None})
         return
     _show(console, comparison)
     if out is not None:
         say(console, f"Page: {out}")
-
-
-def _write(out: Path, comparison: "Comparison") -> None:
-    from hpo.results.compare_page import render_comparison
-
-    beside = out.with_name(f".{out.name}.new")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(render_comparison(comparison), encoding="utf-8")
-        beside.replace(out)
-    except OSError as error:
-        raise HpoError(f"{out}: cannot be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
 
 
 def _show(console: "Console", comparison: "Comparison") -> None:

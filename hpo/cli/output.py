@@ -1,8 +1,12 @@
 """Where commands print to."""
 
+import contextlib
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from hpo.errors import HpoError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,3 +42,31 @@ def say(console: "Console", line: str) -> None:
 def print_json(content: Any) -> None:
     """Print one line for a program to read."""
     print(json.dumps(content))
+
+
+def check_page(out: Path) -> None:
+    """Whether a page can be written there: to be asked before the work.
+
+    Raises:
+        UsageError: it is a folder.
+    """
+    if out.is_dir():
+        raise UsageError(f"--out: {out} is a folder; must be a file, such as {out / 'page.html'}")
+
+
+def write_page(out: Path, page: str) -> None:
+    """Write a page beside and rename it.
+
+    Raises:
+        HpoError: the file cannot be written.
+    """
+    beside = out.with_name(f".{out.name}.new")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(page, encoding="utf-8")
+        beside.replace(out)
+    except OSError as error:
+        raise HpoError(f"{out}: cannot be written: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)

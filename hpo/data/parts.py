@@ -1,7 +1,7 @@
 """The parts of a study's data: rows that are cleaned, split and fitted."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,36 @@ def fresh_folds(config: StudyConfig, prepared: PreparedData, seeds: Sequence[int
     validation_rows = prepared.sizes["validation"]
     parts = [splits.fresh_split(rows.targets, validation_rows, seed, stratified) for seed in seeds]
     return _folds(rows, parts, config)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A fresh split of train + validation, with what its validation part was before it was transformed."""
+
+    fold: Fold
+    raw: Rows
+    """The validation part's; of images uint8, not normalized."""
+    preprocessing: Any
+    """Fitted on the training part alone; None for images."""
+    reference: Any
+    """The transformer whose one-hot layout the features have; None for images."""
+
+
+def held_out(config: StudyConfig, prepared: PreparedData, seed: int) -> HeldOut:
+    """One split of `fresh_folds` for whoever must know raw rows too; the test part stays sealed.
+
+    Raises:
+        DataError: the cache is damaged.
+    """
+    rows = load_rows(prepared, "rows.safetensors")
+    stratified = config.task == "classification"
+    split = splits.fresh_split(rows.targets, prepared.sizes["validation"], seed, stratified)
+    (fold,) = _folds(rows, (split,), config)
+    raw = Rows(take(rows.features, split.validation), rows.targets[split.validation])
+    if as_images(rows.features) is not None:
+        return HeldOut(fold, raw, None, None)
+    fitted = preprocessing.fit(take(rows.features, split.train), _missing(config))
+    return HeldOut(fold, raw, fitted, preprocessing.fit(rows.features, _missing(config)))
 
 
 def final_training(config: StudyConfig, prepared: PreparedData) -> FinalTraining:

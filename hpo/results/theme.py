@@ -76,3 +76,8 @@ def figure(*traces: Any, x: str, y: str, height: int = 400, **layout: Any) -> go
 def short(value: object) -> str:
     """A number to four significant digits, anything else as it is."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def cut(name: str, most: int) -> str:
+    """`name` in at most `most` characters."""
+    return name if len(name) <= most else name[: most - 1] + "…"

@@ -4,7 +4,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from hpo.results.metrics import ClassificationMetrics, RegressionMetrics
-from hpo.results.theme import BLUE, DASHES, GREY, PALETTE, NothingToDraw, figure, text
+from hpo.results.theme import BLUE, DASHES, GREY, PALETTE, NothingToDraw, cut, figure, text
 
 MAX_CURVES = 12
 MAX_CELLS_WITH_NUMBERS = 12
@@ -26,7 +26,7 @@ def roc(metrics: ClassificationMetrics) -> go.Figure:
         go.Scatter(
             x=curve.false_positive_rate,
             y=curve.true_positive_rate,
-            name=f"{text(_cut(curve.name, 28))} (AUC {curve.auc:.3f})",
+            name=f"{text(cut(curve.name, 28))} (AUC {curve.auc:.3f})",
             mode="lines",
             line={
                 "color": PALETTE[index % len(PALETTE)],
@@ -57,7 +57,7 @@ def confusion(metrics: ClassificationMetrics) -> go.Figure:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     few = len(counts) <= MAX_CELLS_WITH_NUMBERS
     places = list(range(len(counts)))
-    names = [text(_cut(found.name, 16)) for found in metrics.classes]
+    names = [text(cut(found.name, 16)) for found in metrics.classes]
     hover = [
         [f"true {true}, predicted {guess}: {counts[row, column]}" for column, guess in enumerate(names)]
         for row, true in enumerate(names)
@@ -86,10 +86,6 @@ def confusion(metrics: ClassificationMetrics) -> go.Figure:
     crowded = max(map(len, names)) * len(names) > CHARACTERS_BELOW
     drawn.update_xaxes(**ticks, tickangle=-45 if crowded else 0, showgrid=False, zeroline=False)
     return drawn.update_yaxes(**ticks, autorange="reversed", showgrid=False, zeroline=False)
-
-
-def _cut(name: str, most: int) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def predicted(metrics: RegressionMetrics) -> go.Figure:

@@ -1,0 +1,74 @@
+"""The command that shows what a model goes by."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hpo.cli.arguments import DEFAULT_STORAGE, Json, Storage, name_of, opened
+from hpo.cli.output import check_page, make_console, print_json, say, write_page
+from hpo.errors import HpoError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hpo.results.subject import Subject
+
+
+def explain(
+    study: Annotated[
+        str, typer.Argument(metavar="STUDY", help="A finalized study's name, or its study file.")
+    ],
+    storage: Storage = DEFAULT_STORAGE,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Torch threads of this process.", show_default="all cores")
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="FILE.html", help="The page.")] = Path("explain.html"),
+    as_json: Json = False,
+) -> None:
+    """Show what a model goes by: attributions, pictures of classes, and whether they can be trusted.
+
+    The winner is trained anew without the examples that explain it. The test set stays closed.
+    """
+    name = name_of(study)
+    check_page(out)
+
+    import torch
+
+    from hpo.results.explain import explain as explained
+    from hpo.results.explain_json import as_json as for_scripts
+    from hpo.results.explain_page import render_explanation
+    from hpo.results.explain_text import matters, verdict
+
+    console = make_console(as_json)
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    subject = _of_study(name, storage, console)
+    with console.status("explaining") as status:
+        found = explained(subject, lambda doing: status.update(f"explaining: {doing}"))
+    write_page(out, render_explanation(found))
+    if as_json:
+        print_json(for_scripts(found) | {"out": str(out)})
+        return
+    for sentence in (*matters(found), verdict(found)):
+        say(console, sentence)
+    say(console, f"Page: {out}")
+
+
+def _of_study(name: str, storage: str, console: "Console") -> "Subject":
+    from hpo import live
+    from hpo.data.prepare import prepare
+    from hpo.results.conclude import recorded
+    from hpo.results.study_subject import study_subject
+    from hpo.search.studies import Studies
+    from hpo.search.submission import check_data, config_of
+
+    record = Studies(opened(storage, create=False)).study(name)
+    known = recorded(record)
+    if known is None:
+        raise HpoError(f"study {name!r} is not finalized, so there is no winner yet: `hpo finalize {name}`")
+    config = config_of(record)
+    prepared = prepare(config)
+    check_data(record, prepared.fingerprint)
+    with live.final_progress(console) as progress:
+        return study_subject(config, prepared, known.result, progress)
