@@ -5,21 +5,23 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from hpo.results.attribution import PASSES
+from hpo.results.attribution import CHUNK, PASSES
 
-ASCENT = 150
+ASCENT = 100
 """Steps towards the input that maximises an output."""
-RATE = 0.08
-"""Of Adam, in deviations of a pixel."""
-SMOOTH, NEAR = 0.3, 0.02
-"""Weights of the regulariser: of the mean absolute difference of neighbours, of the mean square distance from
-the background; both summed over pixels' deviations."""
+STEP = 0.06
+"""Of the distance between the background and an average example."""
+SMOOTH = 1 / 6
+"""Share of the width or height, whichever is less, over which the gradient is averaged."""
 SHIFT = 0.08
 """Share of the width and height by which each step moves the picture at most, at random."""
 REGULARISER = (
-    "neighbouring pixels differ little (total variation), pixels stay near the background (L2), each step "
-    "moves the picture at random by up to 8 % of its size, and no pixel leaves the range of the examples"
+    "the gradient is smoothed over a sixth of the picture's side, each step "
+    "moves the picture at random by up to 8 % of its size, "
+    "no pixel leaves the range of the examples, and the picture is no farther from the background than an "
+    "average example (L2)"
 )
 
 
@@ -45,11 +47,9 @@ def maximal(module: nn.Module, examples: Tensor, baseline: Tensor, count: int) -
     Of classes the log-odds are maximised, so that other classes' strokes do not help; the regulariser is
     `REGULARISER`. examples: [N, *input_shape], for the range of a pixel.
     """
-    low, high = _range(examples, baseline)
-    parts = [
-        _ascend(module, baseline, torch.tensor(some, device=baseline.device), low, high)
-        for some in _split(list(range(count)))
-    ]
+    limits = _Limits.of(examples, baseline)
+    wanted = torch.split(torch.arange(count, device=baseline.device), CHUNK)
+    parts = [_ascend(module, baseline, outputs, limits) for outputs in wanted]
     pictures = torch.cat(parts)
     with torch.no_grad():
         outputs = torch.cat([module(some.clone()) for some in torch.split(pictures, PASSES)]).float()
@@ -57,34 +57,52 @@ def maximal(module: nn.Module, examples: Tensor, baseline: Tensor, count: int) -
     return Maximal(pictures.cpu(), tuple(scores.cpu().tolist()))
 
 
-def _split(outputs: list[int]) -> list[list[int]]:
-    return [outputs[start : start + 64] for start in range(0, len(outputs), 64)]
+@dataclass(frozen=True)
+class _Limits:
+    """What a picture must not leave."""
+
+    low: Tensor
+    """The least pixel of each channel, shaped to go with pictures."""
+    high: Tensor
+    radius: float
+    """The mean distance of examples from the background."""
+
+    @classmethod
+    def of(cls, examples: Tensor, baseline: Tensor) -> "_Limits":
+        channels = examples.movedim(0, -1).flatten(-3)
+        low, high = channels.amin(-1), channels.amax(-1)
+        if baseline.ndim == 3:
+            low, high = low[..., None, None], high[..., None, None]
+        return cls(low, high, float((examples - baseline).flatten(1).norm(dim=1).mean()))
+
+    def within(self, pictures: Tensor, baseline: Tensor) -> Tensor:
+        away = torch.minimum(torch.maximum(pictures, self.low), self.high) - baseline
+        size = away.flatten(1).norm(dim=1).clamp_min(1e-12)
+        return baseline + away * _of_each((self.radius / size).clamp_max(1.0), away)
 
 
-def _range(examples: Tensor, baseline: Tensor) -> tuple[Tensor, Tensor]:
-    """The least and the greatest pixel of each channel, shaped to go with pictures."""
-    channels = examples.movedim(0, -1).flatten(-3)
-    low, high = channels.amin(-1), channels.amax(-1)
-    return (low[..., None, None], high[..., None, None]) if baseline.ndim == 3 else (low, high)
-
-
-def _ascend(module: nn.Module, baseline: Tensor, outputs: Tensor, low: Tensor, high: Tensor) -> Tensor:
+def _ascend(module: nn.Module, baseline: Tensor, outputs: Tensor, limits: _Limits) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn((len(outputs), *baseline.shape), generator=generator).to(baseline) * 0.01
-    pictures = (baseline + noise).requires_grad_()
-    optimizer = torch.optim.Adam([pictures], lr=RATE)
+    noise = torch.randn((len(outputs), *baseline.shape), generator=generator).to(baseline)
+    pictures = limits.within(baseline + 0.01 * noise, baseline)
     reach = [round(SHIFT * side) for side in baseline.shape[-2:]]
+    window = max(3, int(SMOOTH * min(baseline.shape[-2:])) | 1)  # odd, so that it has a middle
     for _ in range(ASCENT):
-        optimizer.zero_grad()
-        moved = torch.roll(pictures, _moves(reach, generator), dims=(-2, -1))
+        # Leaves of their own: the module's parameters gather no gradients.
+        pictures = pictures.detach().requires_grad_()
         with torch.enable_grad():
-            gain = _goal(module(moved), outputs) - _regulariser(pictures - baseline)
-            # Of the pictures alone: the module's parameters gather no gradients.
-            (pictures.grad,) = torch.autograd.grad(-gain.sum(), pictures)
-        optimizer.step()
-        with torch.no_grad():
-            pictures.copy_(torch.minimum(torch.maximum(pictures, low), high))
-    return pictures.detach()
+            moved = torch.roll(pictures, _moves(reach, generator), dims=(-2, -1))
+            (slopes,) = torch.autograd.grad(_goal(module(moved), outputs).sum(), pictures)
+        slopes = functional.avg_pool2d(slopes, window, 1, window // 2, count_include_pad=False)
+        size = slopes.flatten(1).norm(dim=1).clamp_min(1e-12)
+        step = slopes * _of_each(STEP * limits.radius / size, slopes)
+        pictures = limits.within(pictures.detach() + step, baseline)
+    return pictures
+
+
+def _of_each(numbers: Tensor, pictures: Tensor) -> Tensor:
+    """[N] as it goes with [N, *input_shape]."""
+    return numbers.view(-1, *([1] * (pictures.ndim - 1)))
 
 
 def _moves(reach: Sequence[int], generator: torch.Generator) -> tuple[int, int]:
@@ -99,9 +117,3 @@ def _goal(scores: Tensor, outputs: Tensor) -> Tensor:
         return wanted
     others = scores.scatter(1, outputs[:, None], -torch.inf)
     return wanted - others.logsumexp(1)
-
-
-def _regulariser(away: Tensor) -> Tensor:
-    """[N], of distances from the background, [N, *input_shape]."""
-    down, right = (away.diff(dim=dim).abs().flatten(1).sum(1) for dim in (-2, -1))
-    return SMOOTH * (down + right) / 2 + NEAR * away.square().flatten(1).sum(1)

@@ -20,7 +20,7 @@ WIDEST = 22
 DIVERGING = [[0, BLUE], [0.5, "#f4f7fb"], [1, VERMILLION]]
 
 
-def importance_bars(found: Importances, lost: str) -> go.Figure:
+def importance_bars(found: Importances, title: str) -> go.Figure:
     """What shuffling costs, the `MAX_COLUMNS` costliest columns, with 95 % intervals."""
     shown = found.columns[:MAX_COLUMNS][::-1]
     bars = go.Bar(
@@ -39,7 +39,7 @@ def importance_bars(found: Importances, lost: str) -> go.Figure:
         hovertemplate="%{customdata[0]}: %{x:.4g} (95 %: %{customdata[1]:.4g} to %{customdata[2]:.4g})"
         "<extra></extra>",
     )
-    drawn = figure(bars, x=f"{lost} lost when shuffled", y="column", height=150 + 26 * len(shown))
+    drawn = figure(bars, x=title, y="column", height=150 + 26 * len(shown))
     return _named_rows(drawn, [one.column for one in shown])
 
 

@@ -59,7 +59,7 @@ def _numbers(found: Explanation) -> Iterator[tuple[str, str, str]]:
         first = found.importances.columns[0]
         yield "counts most", first.column, f"shuffled it costs {explain_text.number(first.cost, subject)}"
     for check in found.checks:
-        note = f"rank correlation {check.final + 0.0:.2f} with random weights"
+        note = f"rank correlation {round(check.final, 2) + 0.0:.2f} with random weights"
         yield check.method, "passes" if check.passed else "fails", note
 
 
@@ -67,7 +67,9 @@ def _columns(found: Explanation) -> Iterator[Panel]:
     costs, subject = found.importances, found.subject
     if costs is None:
         return
-    lost = explain_text.lost(subject)
+    what = explain_text.lost(subject)
+    change = "lost" if subject.classification else "gained, in the target's unit,"
+    title = f"{what} {change} when shuffled"
     yield drawn_panel(
         "importance",
         "What shuffling a column costs",
@@ -75,7 +77,7 @@ def _columns(found: Explanation) -> Iterator[Panel]:
         "resamples of the rows; grey where the interval reaches 0. Columns that tell the same stand in for "
         "each other, so that each of them seems to matter less. "
         + _first(len(costs.columns), explain_figures.MAX_COLUMNS, "columns"),
-        partial(explain_figures.importance_bars, costs, lost),
+        partial(explain_figures.importance_bars, costs, title),
     )
     yield drawn_panel(
         "by-class",

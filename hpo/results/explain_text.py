@@ -25,9 +25,9 @@ def listed(words: Iterable[str]) -> str:
 
 
 def matters(found: Explanation) -> list[str]:
-    """What the model goes by."""
-    sentences = [] if found.importances is None else [*_leaning(found), *_moving(found)]
-    return [*sentences, *_towards(found), *_confused(found)]
+    """What the model goes by, in paragraphs."""
+    topics = [] if found.importances is None else [_leaning(found), _moving(found)]
+    return [" ".join(told) for topic in (*topics, _towards(found), _confused(found)) if (told := list(topic))]
 
 
 def score(subject: Subject) -> tuple[str, float] | None:
@@ -69,7 +69,7 @@ def _leaning(found: Explanation) -> Iterator[str]:
         yield f"Shuffling no single column costs more {what} than chance explains."
         return
     first, *others = beyond[:MAX_NAMED]
-    yield f"The model leans most on {first.column}: shuffling it costs {_cost(first, subject)} {what}."
+    yield f"The model leans most on {first.column}: shuffling it costs {_cost(first, subject, what)}."
     if others:
         named = listed(f"{one.column} {_cost(one, subject)}" for one in others)
         more = f"; {len(beyond) - MAX_NAMED} more cost less" if len(beyond) > MAX_NAMED else ""
@@ -82,12 +82,12 @@ def _leaning(found: Explanation) -> Iterator[str]:
 def lost(subject: Subject) -> str:
     if subject.targets is None:
         return "agreement with its own predictions"
-    return "accuracy" if subject.classification else "RMSE (target's unit)"
+    return "accuracy" if subject.classification else "RMSE"
 
 
-def _cost(one: Importance, subject: Subject) -> str:
+def _cost(one: Importance, subject: Subject, what: str = "") -> str:
     low, high = (number(end, subject) for end in one.interval)
-    return f"{number(one.cost, subject)} (95 %: {low} to {high})"
+    return f"{number(one.cost, subject)}{what and ' '}{what} (95 %: {low} to {high})"
 
 
 def _moving(found: Explanation) -> Iterator[str]:
@@ -176,7 +176,7 @@ def picture_sentence(found: Explanation, output: int) -> str:
     where, share = place
     name = f"class {found.subject.classes[output]}" if found.subject.classes else "the predicted value"
     return (
-        f"For {name} the {where} ninth of the picture counts most, with {share:.0%} of what speaks for it "
+        f"For {name} the {where} ninth of the picture counts most, with {share * 100:.0f} % of what speaks for it "
         f"(mean over {found.by_class.counts[output]} examples)."
     )
 
@@ -196,7 +196,7 @@ def _confused(found: Explanation) -> Iterator[str]:
 def sanity_sentence(check: SanityCheck) -> str:
     """Whether a method passes on this model."""
     layers = "its layer" if check.layers[-1] == 1 else f"all its {check.layers[-1]} layers"
-    same = f"a rank correlation of {check.final + 0.0:.2f} with those of the model"
+    same = f"a rank correlation of {round(check.final, 2) + 0.0:.2f} with those of the model"
     if check.passed:
         return (
             f"{check.method} passes: with random weights in {layers}, attributions have {same}, so that they "

@@ -116,8 +116,8 @@ def _about(config: StudyConfig, result: FinalResult, fold: Fold) -> tuple[str, .
     )
     return (
         f"Explained is the winner of the study, trial {result.winner.number} ({config.architecture}), "
-        f"trained anew with its parameters and seed {result.seed} on {train:,} examples of train + validation; "
-        f"the other {validation:,}, by which it is explained, are new to it.",
+        f"trained anew with its values and seed {result.seed} on {train:,} examples of train + validation. "
+        f"The other {validation:,}, by which it is explained, are new to it.",
         "The exported model has learned from all of them; it reached a test "
         f"{reached} on {test.n:,} examples. The test part stays sealed.",
     )
