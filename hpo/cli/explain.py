@@ -8,7 +8,7 @@ import typer
 
 from hpo.cli.arguments import DEFAULT_STORAGE, Json, Storage, name_of, opened
 from hpo.cli.output import check_page, make_console, print_json, say, write_page
-from hpo.errors import HpoError
+from hpo.errors import HpoError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,20 +18,40 @@ if TYPE_CHECKING:
 
 def explain(
     study: Annotated[
-        str, typer.Argument(metavar="STUDY", help="A finalized study's name, or its study file.")
+        str,
+        typer.Argument(
+            metavar="STUDY|BUNDLE", help="A finalized study's name, its study file, or a results folder."
+        ),
     ],
     storage: Storage = DEFAULT_STORAGE,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Torch threads of this process.", show_default="all cores")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="For a bundle: a CSV file, a .npy file, or a folder of images to explain it by.",
+        ),
+    ] = None,
+    targets: Annotated[
+        Path | None, typer.Option(metavar="FILE.npy", help="For a bundle: the truth of an array.")
+    ] = None,
+    architecture: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.py:build", help="For a bundle: what built a network of your own."),
     ] = None,
     out: Annotated[Path, typer.Option(metavar="FILE.html", help="The page.")] = Path("explain.html"),
     as_json: Json = False,
 ) -> None:
     """Show what a model goes by: attributions, pictures of classes, and whether they can be trusted.
 
-    The winner is trained anew without the examples that explain it. The test set stays closed.
+    Of a study, the winner is trained anew without the examples that explain it; the test set stays closed. A
+    bundle's model is explained by examples that you give.
     """
-    name = name_of(study)
+    bundle = (Path(study) / "model.safetensors").is_file()
+    _check(study, bundle, data, targets, architecture)
+    name = study if bundle else name_of(study)
     check_page(out)
 
     import torch
@@ -43,7 +63,10 @@ def explain(
 
     console = make_console(as_json)
     torch.set_num_threads(threads or os.cpu_count() or 1)
-    subject = _of_study(name, storage, console)
+    if data is not None:
+        subject = _of_bundle(Path(study), data, targets, architecture)
+    else:
+        subject = _of_study(name, storage, console)
     with console.status("explaining") as status:
         found = explained(subject, lambda doing: status.update(f"explaining: {doing}"))
     write_page(out, render_explanation(found))
@@ -53,6 +76,25 @@ def explain(
     for sentence in (*matters(found), verdict(found)):
         say(console, sentence)
     say(console, f"Page: {out}")
+
+
+def _check(
+    study: str, bundle: bool, data: Path | None, targets: Path | None, architecture: str | None
+) -> None:
+    if bundle and data is None:
+        raise UsageError(
+            f"--data: is needed, since the bundle {study} has no examples to explain its model by"
+        )
+    named = {"data": data, "targets": targets, "architecture": architecture}
+    if not bundle and (given := [f"--{name}" for name, value in named.items() if value is not None]):
+        raise UsageError(f"{given[0]}: is for a bundle, a folder with model.safetensors; {study} is none")
+
+
+def _of_bundle(folder: Path, data: Path, targets: Path | None, architecture: str | None) -> "Subject":
+    from hpo.results.bundle import load_bundle
+    from hpo.results.bundle_subject import bundle_subject
+
+    return bundle_subject(load_bundle(folder, architecture), data, targets)
 
 
 def _of_study(name: str, storage: str, console: "Console") -> "Subject":

@@ -72,7 +72,8 @@ def _leaning(found: Explanation) -> Iterator[str]:
     yield f"The model leans most on {first.column}: shuffling it costs {_cost(first, subject, what)}."
     if others:
         named = listed(f"{one.column} {_cost(one, subject)}" for one in others)
-        more = f"; {len(beyond) - MAX_NAMED} more cost less" if len(beyond) > MAX_NAMED else ""
+        rest = len(beyond) - MAX_NAMED
+        more = f"; {rest} more {'cost' if rest > 1 else 'costs'} less" if rest > 0 else ""
         yield f"Then {named}{more}."
     if rest := len(columns) - len(beyond):
         other = f"the other {rest} columns" if rest > 1 else "the other column"
@@ -175,9 +176,10 @@ def picture_sentence(found: Explanation, output: int) -> str:
         return ""
     where, share = place
     name = f"class {found.subject.classes[output]}" if found.subject.classes else "the predicted value"
+    percent = f"{share * 100:.0f} %"
     return (
-        f"For {name} the {where} ninth of the picture counts most, with {share * 100:.0f} % of what speaks for it "
-        f"(mean over {found.by_class.counts[output]} examples)."
+        f"For {name} the {where} ninth of the picture counts most, with {percent} of what speaks for it (mean "
+        f"over {found.by_class.counts[output]} examples)."
     )
 
 
