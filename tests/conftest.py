@@ -12,7 +12,7 @@ from hpo.yamltext import read_yaml
 
 ROOT = Path(__file__).parent.parent
 
-pytest_plugins = ["databases", "searching", "sharing"]
+pytest_plugins = ["browsing", "databases", "searching", "sharing"]
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,11 +1,11 @@
 """The report, and the comparison of several studies, in a real browser."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import report_example as example
+from browsing import Visit
 
 from hpo.results.compare_page import render_comparison
 from hpo.results.report import render
@@ -14,17 +14,6 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 pytestmark = pytest.mark.browser
 
 CLASSES = ["healthy", example.HOSTILE, "a third class with a name too long for a legend on a telephone"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["playwright.Browser"]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("chromium is not installed")
-    with playwright.sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -42,30 +31,6 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("comparison") / "compare.html"
     path.write_text(render_comparison(example.comparison(CLASSES)), encoding="utf-8")
     return path
-
-
-class Visit:
-    """A page, opened; what it said and asked for on the way."""
-
-    def __init__(self, browser: "playwright.Browser", page: Path, width: int, scheme: str = "light") -> None:
-        self.name = page.stem
-        self.page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        self.said: list[str] = []
-        self.requested: list[str] = []
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("dialog", lambda dialog: (self.said.append(dialog.message), dialog.dismiss()))
-        self.page.route("**/*", self._route)
-        self.page.goto(page.as_uri())
-        # Not wait_for_function: it evaluates text, which the page's policy forbids.
-        self.page.locator("[id^=confusion] .main-svg").last.wait_for(state="attached")
-
-    def _route(self, route: "playwright.Route") -> None:
-        if route.request.url.startswith("file:"):
-            route.continue_()
-        else:
-            self.requested.append(route.request.url)
-            route.abort()
 
 
 @pytest.fixture(
@@ -96,28 +61,11 @@ def test_page_opens_with_all_its_plots_and_without_a_word_or_a_request(visit: Vi
 
 
 def test_nothing_is_wider_than_the_screen(visit: Visit) -> None:
-    wide = visit.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
-    assert wide[0] <= wide[1]
-    sticking_out = visit.page.evaluate(
-        """() => [...document.querySelectorAll("body *")].filter((element) =>
-            element.getBoundingClientRect().right > innerWidth + 1 && !element.closest(".scroll, pre, script")
-        ).map((element) => element.outerHTML.slice(0, 80))"""
-    )
-    assert sticking_out == []
+    assert visit.wider_than_the_screen() == []
 
 
 def test_legends_and_axis_titles_stay_inside_their_plots(visit: Visit) -> None:
-    cut = visit.page.evaluate(
-        """() => [...document.querySelectorAll(".js-plotly-plot")].flatMap((plot) => {
-            const frame = plot.getBoundingClientRect();
-            return [...plot.querySelectorAll(".legend .bg, .xtitle, .ytitle, .xtick text, .ytick text")]
-                .map((part) => [part, part.getBoundingClientRect()])
-                .filter(([, box]) => box.width && (box.left < frame.left - 2 || box.right > frame.right + 2
-                    || box.top < frame.top - 2 || box.bottom > frame.bottom + 2))
-                .map(([part]) => `${plot.id}: ${part.textContent || "legend"}`);
-        })"""
-    )
-    assert cut == []
+    assert visit.cut_off() == []
 
 
 def test_hostile_names_are_shown_as_text(visit: Visit) -> None:

@@ -133,8 +133,11 @@ def _window(shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def grad_cam(module: nn.Module, inputs: Tensor, wanted: Tensor) -> Tensor:
-    """Where the maps of the last convolution, weighted by their mean gradients, are above 0, enlarged to the
-    picture (Selvaraju et al., 2017)."""
+    """Where the maps of the last convolution, times their gradients, add up to more than 0, enlarged.
+
+    Grad-CAM (Selvaraju et al., 2017) in the form of HiResCAM (Draelos and Carin, 2020): the same where a
+    network averages its last maps over the picture; where it flattens them, mean gradients would mix places.
+    """
 
     def attribute(some: Tensor, outputs: Tensor) -> Tensor:
         with torch.enable_grad(), LastConvolution() as last:
@@ -142,7 +145,7 @@ def grad_cam(module: nn.Module, inputs: Tensor, wanted: Tensor) -> Tensor:
         assert last.found is not None
         chosen = scores.gather(1, outputs[:, None]).sum()
         (slopes,) = torch.autograd.grad(chosen, last.found)
-        maps = (slopes.mean((2, 3), keepdim=True) * last.found).sum(1, keepdim=True).relu()
+        maps = (slopes * last.found).sum(1, keepdim=True).relu()
         enlarged = functional.interpolate(maps, some.shape[-2:], mode="bilinear", align_corners=False)
         return enlarged.view(len(some), *([1] * (some.ndim - 3)), *some.shape[-2:]).expand_as(some)
 
@@ -192,7 +195,7 @@ def _why_no_gradients(module: nn.Module, inputs: Tensor) -> str:
 
 def _why_no_convolution(module: nn.Module, inputs: Tensor) -> str:
     with torch.enable_grad(), LastConvolution() as last:
-        module(inputs.clone().requires_grad_())
+        _call(module)(inputs.clone().requires_grad_())
     if last.found is None:
         return "the model has no two-dimensional convolution over more than one pixel"
     if len(last.found) != len(inputs) or not last.found.requires_grad:

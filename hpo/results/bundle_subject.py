@@ -36,7 +36,7 @@ def bundle_subject(bundle: Bundle, data: Path, targets: Path | None = None) -> S
 
     data: a CSV file, whose column of the study's target, if it is there, has the truth; a .npy file of an
     array; or for a network of images a folder of them, whose truth is the name of the folder that each lies
-    in, if all of these are classes. targets: a .npy file with the truth of an array, classes by name or index.
+    in, if all of these are classes. targets: a .npy file with the truth of an array, by name or index.
 
     Raises:
         DataError: a file is missing or of the wrong kind, no example can be used, or a label is none of the

@@ -142,7 +142,10 @@ def _how(found: Explanation) -> Iterator[str]:
         )
     names = {method.name for method in found.methods.possible}
     if "Grad-CAM" in names:
-        yield "Grad-CAM (Selvaraju et al., 2017) on the last convolution, found by watching a forward pass."
+        yield (
+            "Grad-CAM (Selvaraju et al., 2017) on the last convolution, found by watching a forward pass, in "
+            "the form of HiResCAM (Draelos and Carin, 2020): gradients are not averaged over the picture first."
+        )
     if "Occlusion" in names:
         what = "a square of a quarter of the height or width" if subject.features.ndim > 2 else "a column"
         yield f"Occlusion (Zeiler and Fergus, 2014): {what} is covered by the baseline."

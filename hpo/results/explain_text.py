@@ -178,8 +178,8 @@ def picture_sentence(found: Explanation, output: int) -> str:
     name = f"class {found.subject.classes[output]}" if found.subject.classes else "the predicted value"
     percent = f"{share * 100:.0f} %"
     return (
-        f"For {name} the {where} ninth of the picture counts most, with {percent} of what speaks for it (mean "
-        f"over {found.by_class.counts[output]} examples)."
+        f"For {name} the {where} ninth of the picture counts most, with {percent} of what speaks for it "
+        f"(mean over {found.by_class.counts[output]} examples)."
     )
 
 
