@@ -88,7 +88,7 @@ def dependence_lines(curve: Dependence, found: Explanation) -> go.Figure:
     widest = np.argsort(-np.ptp(curve.means, axis=1), kind="stable")[:MAX_LINES]
     grid = [text(value) for value in curve.grid] if curve.categorical else list(curve.grid)
     drawn = figure(
-        x=curve.column if curve.categorical else f"{cut(curve.column, 40)} (its own unit)",
+        x=cut(curve.column, WIDEST) if curve.categorical else f"{cut(curve.column, WIDEST)} (its own unit)",
         y="mean probability" if found.subject.classification else "mean prediction (target's unit)",
         height=340,
     )
@@ -183,5 +183,5 @@ def sanity_lines(checks: Sequence[SanityCheck]) -> go.Figure:
         line={"color": GREY, "dash": "dash", "width": 1.2},
         hoverinfo="skip",
     )
-    drawn = figure(*lines, limit, x="layers with random weights, from the output down", y="rank correlation")
+    drawn = figure(*lines, limit, x="random layers, from the output down", y="rank correlation")
     return drawn.update_xaxes(dtick=max(1, -(-last // 8)))

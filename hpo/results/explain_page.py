@@ -67,9 +67,9 @@ def _columns(found: Explanation) -> Iterator[Panel]:
     costs, subject = found.importances, found.subject
     if costs is None:
         return
-    what = explain_text.lost(subject)
-    change = "lost" if subject.classification else "gained, in the target's unit,"
-    title = f"{what} {change} when shuffled"
+    title = "RMSE gained (target's unit)"
+    if subject.classification:
+        title = f"{'agreement' if subject.targets is None else 'accuracy'} lost when shuffled"
     yield drawn_panel(
         "importance",
         "What shuffling a column costs",
@@ -144,7 +144,7 @@ def _how(found: Explanation) -> Iterator[str]:
     if "Grad-CAM" in names:
         yield (
             "Grad-CAM (Selvaraju et al., 2017) on the last convolution, found by watching a forward pass, in "
-            "the form of HiResCAM (Draelos and Carin, 2020): gradients are not averaged over the picture first."
+            "the form of HiResCAM (Draelos and Carin, 2020): gradients are not averaged first."
         )
     if "Occlusion" in names:
         what = "a square of a quarter of the height or width" if subject.features.ndim > 2 else "a column"
