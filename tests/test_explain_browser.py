@@ -23,7 +23,11 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(columns, "PREDICTIONS", 0)
-        subjects = {"table": table_subject(), "pictures": picture_subject(trained(convolutional))}
+        subjects = {
+            "table": table_subject(),
+            "numbers": table_subject("regression"),
+            "pictures": picture_subject(trained(convolutional)),
+        }
         for name, subject in subjects.items():
             (folder / f"{name}.html").write_text(render_explanation(explain(subject)), encoding="utf-8")
     return {name: folder / f"{name}.html" for name in subjects}
@@ -35,7 +39,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         (page, *screen)
         for page in ("table", "pictures")
         for screen in ((390, "light"), (1280, "dark"), (1920, "light"))
-    ],
+    ]
+    + [("numbers", 390, "dark")],
     ids=lambda found: "-".join(map(str, found)),
 )
 def visit(browser: "Browser", pages: dict[str, Path], request: pytest.FixtureRequest) -> Iterator[Visit]:
@@ -48,13 +53,13 @@ def visit(browser: "Browser", pages: dict[str, Path], request: pytest.FixtureReq
 def test_page_opens_with_all_its_plots_and_pictures_and_without_a_word_or_a_request(visit: Visit) -> None:
     assert visit.said == [] and visit.requested == []
     plots = visit.page.locator(".js-plotly-plot svg.main-svg:first-child")
-    assert plots.count() == (1 if visit.name == "pictures" else 1 + 2 + 4 + 4)
+    assert plots.count() == {"pictures": 1, "table": 1 + 2 + 4 + 4, "numbers": 1 + 2 + 4 + 6}[visit.name]
     for index in range(plots.count()):
         assert plots.nth(index).locator(".point, .js-line, .hm image, .heatmaplayer image").count() > 0
     drawn = visit.page.evaluate("[...document.images].map((image) => [image.naturalWidth, image.alt])")
     assert len(drawn) == (
         0
-        if visit.name == "table"
+        if visit.name != "pictures"
         else 3 * (3 + 4 + 5) + 5 * visit.page.locator("#pairs ~ .cards .card").count()
     )
     assert all(width and len(words) > 10 for width, words in drawn)

@@ -20,7 +20,7 @@ WIDEST = 22
 DIVERGING = [[0, BLUE], [0.5, "#f4f7fb"], [1, VERMILLION]]
 
 
-def importance_bars(found: Importances, title: str) -> go.Figure:
+def importance_bars(found: Importances, title: str, unit: str = "") -> go.Figure:
     """What shuffling costs, the `MAX_COLUMNS` costliest columns, with 95 % intervals."""
     shown = found.columns[:MAX_COLUMNS][::-1]
     bars = go.Bar(
@@ -40,7 +40,12 @@ def importance_bars(found: Importances, title: str) -> go.Figure:
         "<extra></extra>",
     )
     drawn = figure(bars, x=title, y="column", height=150 + 26 * len(shown))
-    return _named_rows(drawn, [one.column for one in shown])
+    return _named_rows(_with_unit(drawn, title, unit), [one.column for one in shown])
+
+
+def _with_unit(drawn: go.Figure, title: str, unit: str) -> go.Figure:
+    """The unit below the title: beside it they would be wider than what long names leave on a phone."""
+    return drawn.update_xaxes(title_text=f"{title}<br>({unit})" if unit else title)
 
 
 def _named_rows(drawn: go.Figure, names: Sequence[str]) -> go.Figure:
@@ -148,8 +153,8 @@ def example_bars(shown: Shown, found: Explanation) -> go.Figure:
         hovertemplate="%{customdata}: %{x:+.4g}<extra></extra>",
     )
     unit = "logit" if found.subject.classification else "target's unit"
-    drawn = figure(bars, x=f"attribution ({unit})", y="column", height=130 + 26 * len(leading), margin_t=12)
-    return drawn.update_yaxes(
+    drawn = figure(bars, x="attribution", y="column", height=130 + 26 * len(leading), margin_t=12)
+    return _with_unit(drawn, "attribution", unit).update_yaxes(
         tickmode="array", tickvals=list(range(len(leading))), ticktext=[text(name) for name in names]
     )
 

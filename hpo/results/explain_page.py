@@ -67,7 +67,7 @@ def _columns(found: Explanation) -> Iterator[Panel]:
     costs, subject = found.importances, found.subject
     if costs is None:
         return
-    title = "RMSE gained (target's unit)"
+    title = "RMSE gained"
     if subject.classification:
         title = f"{'agreement' if subject.targets is None else 'accuracy'} lost when shuffled"
     yield drawn_panel(
@@ -77,7 +77,9 @@ def _columns(found: Explanation) -> Iterator[Panel]:
         "resamples of the rows; grey where the interval reaches 0. Columns that tell the same stand in for "
         "each other, so that each of them seems to matter less. "
         + _first(len(costs.columns), explain_figures.MAX_COLUMNS, "columns"),
-        partial(explain_figures.importance_bars, costs, title),
+        partial(
+            explain_figures.importance_bars, costs, title, "" if subject.classification else "target's unit"
+        ),
     )
     yield drawn_panel(
         "by-class",
