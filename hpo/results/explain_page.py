@@ -69,7 +69,7 @@ def _columns(found: Explanation) -> Iterator[Panel]:
         return
     title = "RMSE gained"
     if subject.classification:
-        title = f"{'agreement' if subject.targets is None else 'accuracy'} lost when shuffled"
+        title = f"{'agreement' if subject.targets is None else 'accuracy'} lost"
     yield drawn_panel(
         "importance",
         "What shuffling a column costs",
@@ -78,7 +78,10 @@ def _columns(found: Explanation) -> Iterator[Panel]:
         "each other, so that each of them seems to matter less. "
         + _first(len(costs.columns), explain_figures.MAX_COLUMNS, "columns"),
         partial(
-            explain_figures.importance_bars, costs, title, "" if subject.classification else "target's unit"
+            explain_figures.importance_bars,
+            costs,
+            title,
+            "when shuffled" if subject.classification else "target's unit",
         ),
     )
     yield drawn_panel(
