@@ -6,7 +6,7 @@ PYTHON ?= $(or $(shell for python in python3 python3.13 python3.12 python3.11; d
 	$$python -c '$(FITS)' 2>/dev/null && echo $$python && break; done),python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
-FAST := not slow and not browser and not postgres
+FAST := not slow and not browser and not postgres and not ray
 # In two processes, for half of the tests' time is waiting; tests/sharing.py says what runs in which.
 PYTEST := $(BIN)/pytest -n 2
 

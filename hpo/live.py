@@ -3,9 +3,8 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -21,6 +20,7 @@ from hpo.search.status import Status, StatusReader
 from hpo.search.studies import Studies
 
 if TYPE_CHECKING:  # it imports torch, which costs seconds
+    from hpo.search.processes import Launch
     from hpo.search.running import WorkerOptions
 
 REFRESH = 0.5
@@ -42,24 +42,16 @@ def search(
     config: StudyConfig,
     console: Console,
     options: "WorkerOptions",
-    threads: int,
-    checkpoints: Path | None = None,
+    command: Sequence[str],
+    launch: "Launch",
 ) -> None:
-    """Search a study with worker processes of this machine, and show it.
+    """Search a study with workers that `launch` makes, started by `command`, and show it.
 
     Raises:
-        HpoError: a worker crashed too often, or the study was stopped.
+        HpoError: a worker crashed too often, or the study was stopped meanwhile.
     """
-    from hpo.search.launch import LocalWorkers, watch_leases
+    from hpo.search.launch import watch_leases
 
-    before = StatusReader(database, study).read()
-    if before.state in {"searched", "finished"}:
-        return
-    _refuse_stopped(before)
-    command = ["worker", study.name, f"--workers={options.workers}", f"--lanes={options.lanes or 'auto'}"]
-    command += [f"--threads={threads}", f"--lease={options.lease}"]
-    if checkpoints is not None:
-        command.append(f"--checkpoints={checkpoints}")
     url = database.url.render_as_string(hide_password=False)
     leases = watch_leases(database, study, options)
     progress = partial(Studies(database).progress, study.study_id)
@@ -68,7 +60,7 @@ def search(
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     with (
-        LocalWorkers(command, url, options.workers, show, progress) as workers,
+        launch(command, url, options.workers, show, progress) as workers,
         _view(database, study, config, console) as look,
     ):
         while workers.poll():
@@ -79,6 +71,19 @@ def search(
     _refuse_stopped(last)
     if last.waiting and config.hours is None:
         raise HpoError(f"study {study.name!r} was given more trials meanwhile: run it again to search them")
+
+
+def to_search(database: Database, study: StudyRecord) -> bool:
+    """Whether a study has trials left.
+
+    Raises:
+        HpoError: it was stopped.
+    """
+    before = StatusReader(database, study).read()
+    if before.state in {"searched", "finished"}:
+        return False
+    _refuse_stopped(before)
+    return True
 
 
 def _refuse_stopped(status: Status) -> None:

@@ -1,9 +1,12 @@
 """Functions of the user's own, named as `path/to/file.py:function`."""
 
 import difflib
+import filecmp
+import functools
 import hashlib
 import importlib.machinery
 import importlib.util
+import os
 import re
 import sys
 import traceback
@@ -14,6 +17,8 @@ from typing import Any
 
 from hpo.errors import UserCodeError
 
+SHIPPED = "HPO_CODE"
+"""Environment variable: a folder with copies of the user's files, under their paths where they come from."""
 PATTERN = re.compile(r"^(?P<path>.+\.py):(?P<function>[A-Za-z_]\w*)$")
 
 
@@ -31,10 +36,39 @@ def file_of(name: str, folder: Path) -> Path:
     match = PATTERN.match(name)
     if match is None:
         raise UserCodeError(f"{name!r}: not of the form path/to/file.py:function")
-    path = folder / match["path"]
+    path = _shipped(folder / match["path"])
     if not path.is_file():
         raise UserCodeError(f"{name!r}: there is no file {path}")
     return path
+
+
+def below(root: Path, path: Path) -> Path:
+    """Where under `root` a copy of the file at `path` lies."""
+    return root.joinpath(*Path(os.path.normpath(path.absolute())).parts[1:])
+
+
+def _shipped(path: Path) -> Path:
+    """The copy that came along with the job, if there is one and this machine does not have the same files.
+
+    Where they are the same, as on the machine that they come from, those are used: beside them lies what
+    they read.
+    """
+    root = os.environ.get(SHIPPED)
+    if not root:
+        return path
+    copy = below(Path(root), path)
+    return copy if copy.is_file() and not _same(copy.parent, path.parent) else path
+
+
+@functools.cache
+def _same(copies: Path, folder: Path) -> bool:
+    """Whether the files of `folder` that have copies are the same as these."""
+    files = [file for file in copies.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
+    originals = [folder / file.relative_to(copies) for file in files]
+    return all(
+        original.is_file() and filecmp.cmp(original, file, shallow=False)
+        for original, file in zip(originals, files, strict=True)
+    )
 
 
 def load_function(name: str, folder: Path) -> Callable[..., Any]:

@@ -10,6 +10,7 @@ TOGETHER = {
     "test_leases.py": "timed",
     "test_memory.py": "timed",
     "test_run.py": "run",
+    "test_ray.py": "ray",
     "test_report_browser.py": "browser",
     "test_compare.py": "compare",
     "test_dashboard.py": "dashboard",

@@ -308,6 +308,17 @@ def commands() -> list[tuple[str, ...]]:
     return [(name,) for name in groups if name != "db"] + nested
 
 
+@pytest.mark.parametrize("command", ["run", "worker"])
+def test_a_share_of_a_ray_node_is_refused_without_ray(shell: Shell, command: str) -> None:
+    shell.write(STUDY)
+    message = shell.refused(command, "study.yaml", "--gpus-per-worker", "0.25")
+    assert message == "hpo: --gpus-per-worker: goes only with --ray\n"
+
+
+def test_a_worker_that_stays_is_refused_on_ray(shell: Shell) -> None:
+    assert "worker --stay: goes without --ray" in shell.refused("worker", "--stay", "--ray")
+
+
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
 def test_every_command_and_option_is_documented(command: tuple[str, ...]) -> None:
     here = typer.main.get_group(cli.app)

@@ -20,18 +20,11 @@ from searching import search, submitted
 from hpo.errors import HpoError, UsageError
 from hpo.search.database import Database
 from hpo.search.history import read_trials
-from hpo.search.launch import (
-    HOPELESS,
-    LAUNCHER,
-    RESTARTS,
-    LocalWorkers,
-    open_studies,
-    serve,
-    stop_on_signals,
-    watch_leases,
-)
+from hpo.search.launch import open_studies, serve, watch_leases
+from hpo.search.processes import HOPELESS, LAUNCHER, RESTARTS, LocalWorkers, WorkerProcess
 from hpo.search.running import WorkerOptions
 from hpo.search.status import RESULT, STARTED, STOPPED
+from hpo.search.stopping import stop_on_signals
 from hpo.search.studies import Studies
 
 STUDY = "search: {width: {choices: [4, 8]}}\nsampler: random\ntrials: 2\ntraining: {epochs: 1}\n"
@@ -85,16 +78,19 @@ def test_a_worker_that_crashes_is_started_again_a_few_times() -> None:
     assert f"a worker ended with exit code 3; restart {RESTARTS} of {RESTARTS}" in shown
 
 
-def test_a_worker_that_crashed_before_anybody_looked_is_not_taken_for_one_that_finished() -> None:
-    class Instant(Scripts):
-        def _start(self) -> "subprocess.Popen[str]":
-            started = super()._start()
-            started.wait()
-            return started
+def test_a_worker_that_crashed_before_anybody_looked_is_not_taken_for_one_that_finished(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    restart = WorkerProcess.restart
 
+    def instant(process: WorkerProcess) -> None:
+        restart(process)
+        process.popen.wait()
+
+    monkeypatch.setattr(WorkerProcess, "restart", instant)
     with (
         pytest.raises(HpoError, match="a worker ended with exit code 3"),
-        Instant("raise SystemExit(3)", 1, lambda _: None) as workers,
+        Scripts("raise SystemExit(3)", 1, lambda _: None) as workers,
     ):
         finished(workers)
 
@@ -176,7 +172,7 @@ def test_no_worker_outlives_its_launcher_s_block() -> None:
 
 
 def test_a_worker_that_does_not_listen_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpo.search.launch.GRACE", 0.5)
+    monkeypatch.setattr("hpo.search.processes.GRACE", 0.5)
     deaf = (
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True);"
         "time.sleep(600)"
@@ -241,7 +237,7 @@ def test_a_worker_refuses_data_other_than_those_submitted(sqlite: Database, tmp_
 def test_a_worker_process_of_a_launcher_that_was_killed_stops_by_itself(tmp_path: Path) -> None:
     script = (
         "import sys, time\n"
-        "from hpo.search.launch import stop_on_signals\n"
+        "from hpo.search.stopping import stop_on_signals\n"
         "with stop_on_signals() as stop:\n"
         "    print('up', flush=True)\n"
         "    sys.exit(0 if stop.wait(60) else 1)\n"

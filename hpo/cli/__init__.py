@@ -12,7 +12,7 @@
     explain       explain
     databases     db init, db status, db upgrade
 
-`arguments` has what several of them take, `output` where they print to.
+`placing` has where workers run, `arguments` has what several of them take, `output` where they print to.
 """
 
 import signal
@@ -28,6 +28,7 @@ from hpo.cli.dashboard import dashboard
 from hpo.cli.databases import db
 from hpo.cli.explain import explain
 from hpo.cli.export import export
+from hpo.cli.placing import RayCommand
 from hpo.cli.predict import predict
 from hpo.cli.results import finalize
 from hpo.cli.studies import extend, resume, status, stop
@@ -59,10 +60,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command(cls=RayCommand)(run)
+app.command(cls=RayCommand)(worker)
 for command in (
-    run,
     submit,
-    worker,
     status,
     stop,
     resume,

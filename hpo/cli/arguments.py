@@ -43,6 +43,26 @@ Shared = Annotated[
 ]
 Threads = Annotated[int, typer.Option(min=1, help="Torch threads of a process.")]
 Out = Annotated[Path | None, typer.Option(help="Results folder.", show_default="results/STUDY")]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="[ADDRESS]",
+        help="Run the workers on a Ray cluster: host:port; auto, the one of this machine; without an address "
+        "RAY_ADDRESS, or a new one on this machine alone.",
+        show_default="processes of this machine",
+    ),
+]
+Cpus = Annotated[
+    float | None,
+    typer.Option("--cpus-per-worker", min=0.1, help="Of a Ray node, for each worker.", show_default="1"),
+]
+Gpus = Annotated[
+    float | None,
+    typer.Option(
+        "--gpus-per-worker", min=0, help="Of a Ray node, for each worker: 0.25, say.", show_default="0"
+    ),
+]
 
 DEFAULT_STORAGE = "sqlite:///hpo.db"
 

@@ -1,15 +1,17 @@
 """Commands that read a study file: search it, register it, describe its format."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpo.cli.arguments import (
     DEFAULT_STORAGE,
+    Cpus,
+    Gpus,
     Json,
     Lanes,
     Lease,
     Out,
+    Ray,
     Shared,
     Storage,
     StudyFile,
@@ -19,6 +21,7 @@ from hpo.cli.arguments import (
     opened,
 )
 from hpo.cli.output import make_console, print_json, say
+from hpo.cli.placing import Request, placed
 from hpo.cli.results import show_result
 
 if TYPE_CHECKING:
@@ -39,6 +42,9 @@ def run(
     checkpoints: Shared = None,
     out: Out = None,
     as_json: Json = False,
+    ray: Ray = None,
+    cpus_per_worker: Cpus = None,
+    gpus_per_worker: Gpus = None,
 ) -> None:
     """Search a study with parallel workers, retrain and test its winner, export it.
 
@@ -48,13 +54,17 @@ def run(
 
     config = load_study(study_file)  # before the imports that take seconds: mistakes are told at once
     lane_count = lanes_of(lanes)
+    request = Request(ray, cpus_per_worker, gpus_per_worker, workers)
+    request.check()
 
     import torch
 
     from hpo import live
     from hpo.results.bundle_folder import check_replaceable
     from hpo.results.conclude import conclude, recorded, written
+    from hpo.search.launch import worker_command
     from hpo.search.running import WorkerOptions
+    from hpo.search.submission import config_of
 
     console = make_console(as_json)
     torch.set_num_threads(threads)
@@ -64,10 +74,11 @@ def run(
     known = recorded(study)
     if known is None or written(known, folder) is None:
         check_replaceable(folder, config.name)  # now, and not after the search
-    if known is None:
-        count = workers or max(1, (os.cpu_count() or 1) // 2)
-        options = WorkerOptions(lanes=lane_count, workers=count, lease=lease)
-        live.search(database, study, config, console, options, threads, checkpoints)
+    if known is None and live.to_search(database, study):
+        with placed(request, database, [config_of(study)], checkpoints) as place:
+            options = WorkerOptions(lanes=lane_count, workers=place.workers, lease=lease)
+            command = worker_command(study.name, options, threads, place.checkpoints)
+            live.search(database, study, config, console, options, command, place.launch)
     with live.final_progress(console) as progress:
         conclusion = conclude(database, study, folder, progress)
     show_result(database, study, conclusion, console, as_json)
