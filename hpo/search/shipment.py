@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-import hpo
 import models
 from hpo.config import StudyConfig
 from hpo.search.ray_actor import CODE
@@ -22,8 +21,7 @@ def pack(configs: Iterable[StudyConfig], package: Path) -> None:
     Raises:
         UserCodeError: a study's own file is not here.
     """
-    for module in (hpo, models):
-        source = Path(str(module.__file__)).parent
+    for source in (Path(__file__).parents[1], Path(str(models.__file__)).parent):
         shutil.copytree(source, package / source.name, ignore=_COMPILED)
     folders = {file_of(name, config.folder).parent for config in configs for name in _user_functions(config)}
     for folder in folders:
