@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from hpo.methods import Asha as Asha
 from hpo.methods import Gp as Gp
@@ -165,11 +165,15 @@ class Final(Section):
     """How the winner is chosen and tested."""
 
     top: Whole = Field(
-        5, ge=1, le=100, description="Best trials that are re-evaluated with fresh seeds and splits."
+        5, ge=1, le=100, description="Best trials that are re-evaluated on fresh splits; of images 2."
     )
     seeds: Whole = Field(
-        10, ge=1, le=1000, description="Fresh seeds for each, and retrainings of the winner."
+        10, ge=1, le=1000, description="Fresh seeds for each, and retrainings of the winner; of images 3."
     )
+
+
+FINAL_OF_IMAGES = {"top": 2, "seeds": 3}
+"""What a study of images does not say: each training takes minutes there, and its value varies less."""
 
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -246,9 +250,20 @@ class StudyConfig(Section):
     constraints: Constraints | None = Field(
         None, description="Limits of a trial's network; one beyond them is not trained."
     )
-    final: Final = Field(Final(), description="How the winner is chosen and tested.")
+    final: Final = Field(
+        default_factory=Final, validate_default=True, description="How the winner is chosen and tested."
+    )
 
     _folder: Path = PrivateAttr(default=Path())
+
+    @field_validator("final", mode="before")
+    @classmethod
+    def _suited_to_the_data(cls, raw: Any, info: ValidationInfo) -> Any:
+        """Of the user's own arrays nobody knows yet whether they are images: for them it is as for tables."""
+        data = info.data.get("data")  # not there if it has mistakes
+        images = isinstance(data, ImageData) or (isinstance(data, SklearnData) and data.images)
+        given = raw.model_dump(exclude_unset=True) if isinstance(raw, Final) else raw
+        return FINAL_OF_IMAGES | given if images and isinstance(given, dict) else raw
 
     @property
     def folder(self) -> Path:

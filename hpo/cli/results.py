@@ -61,9 +61,10 @@ def show_result(
     from hpo.search.submission import config_of
 
     status = StatusReader(database, study).read()
+    config = config_of(study)
     if as_json:
-        print_json(terminal.run_json(status, conclusion))
+        print_json(terminal.run_json(status, conclusion, config))
         return
     say(console, terminal.status_line(status))
-    console.print(terminal.winner(conclusion, config_of(study)))
+    console.print(terminal.winner(conclusion, config))
     say(console, f"Results and report: {conclusion.out}")

@@ -188,13 +188,14 @@ class _Conclude:
         stored = {"result": result, "out": conclusion.out, "search_seconds": conclusion.search_seconds}
 
         def change(attrs: Mapping[str, Any]) -> dict[str, Any]:
+            openings = {OPENINGS: _with_result(attrs.get(OPENINGS, []), conclusion.result)}
             if self.place.is_mine(attrs) and attrs.get(EXTENSIONS) == self.study.attrs.get(EXTENSIONS):
-                return {RESULT: stored}
+                return {RESULT: stored} | openings
             earlier = attrs.get(EARLIER_RESULTS, [])
             known = [attrs.get(RESULT), *earlier]
             if any(kept and kept["result"] == result for kept in known):
                 return {}
-            return {EARLIER_RESULTS: [*earlier, stored]}
+            return {EARLIER_RESULTS: [*earlier, stored]} | openings
 
         Studies(self.database).change_attrs(self.study.study_id, change)
 
@@ -210,6 +211,16 @@ class _Conclude:
         summary = status.as_json() | {"search_seconds": conclusion.search_seconds}
         report = render(config, trials, finalized.result, prepared.findings, prepared.sizes)
         export(self.out, config, prepared, finalized, summary, report)
+
+
+def _with_result(openings: Sequence[Mapping[str, Any]], result: FinalResult) -> list[dict[str, Any]]:
+    """The openings of a test part; the one that `result` is of says what was seen."""
+    seen = {"winner": result.winner.number, "seed": result.seed, "test": result.test.scalars()}
+    known = [dict(opening) for opening in openings]
+    last = len(result.openings) - 1
+    if 0 <= last < len(known) and known[last]["time"] == result.openings[-1]:
+        known[last]["result"] = seen
+    return known
 
 
 def _check_searched(database: Database, study: StudyRecord) -> None:

@@ -10,8 +10,9 @@ import torch
 from hpo.config import StudyConfig, UserData
 from hpo.data.prepared import PreparedData
 from hpo.results.bundle_folder import sha256
-from hpo.results.finalize import Finalized, fresh_seeds
+from hpo.results.finalize import Finalized
 from hpo.results.latency import Hardware
+from hpo.results.reevaluate import fresh_seeds
 from hpo.results.weights import digest
 from hpo.usercode import file_of, is_user_function
 

@@ -120,6 +120,8 @@ def _metrics(result: FinalResult) -> dict[str, Any]:
         "test": _dump(result.test),
         "seeds": {name: _dump(statistics) for name, statistics in result.seeds.items()},
         "candidates": [_dump(candidate) for candidate in result.candidates],
+        "fresh_seeds": list(result.fresh_seeds),
+        "baselines": [_dump(baseline) for baseline in result.baselines],
     }
 
 
@@ -139,7 +141,7 @@ def write_study_files(staging: Path, config: StudyConfig, result: FinalResult, t
         (
             "best.yaml",
             winner_config(config, result),
-            f"Trial {result.winner.number}, the winner of",
+            f"{result.winner.name[0].upper()}{result.winner.name[1:]}, the winner of",
         ),
     ):
         data = content["data"]

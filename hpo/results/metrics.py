@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from scipy.special import log_softmax, softmax
 from scipy.stats import binomtest
 from sklearn.metrics import (
@@ -20,6 +20,8 @@ from sklearn.metrics import (
 )
 
 from hpo.config import Task
+from hpo.results.calibration import Calibration, calibration
+from hpo.results.record import Record as Record
 from hpo.results.values import evenly
 
 Array = npt.NDArray[Any]
@@ -27,12 +29,6 @@ Interval = tuple[float, float]
 
 MAX_CURVE_POINTS = 200
 MAX_SCATTER_POINTS = 1000
-
-
-class Record(BaseModel):
-    """A result: JSON-able, its values do not change."""
-
-    model_config = ConfigDict(frozen=True)
 
 
 class ClassMetrics(Record):
@@ -79,6 +75,14 @@ class ClassificationMetrics(Record):
     classes: list[ClassMetrics]
     roc_curves: list[RocCurve]
     """Of the classes that have both positive and negative examples; of a binary task, class 1's alone."""
+    calibration: Calibration | None = None
+    """None in results of before it was recorded."""
+    intervals: dict[str, Interval] = Field(default_factory=dict)
+    """95 % of each scalar, over test examples; empty where they were not resampled."""
+
+    def interval(self, name: str) -> Interval | None:
+        """95 % of a scalar: of the accuracy Wilson's, which has a width where every example is right."""
+        return self.accuracy_interval if name == "accuracy" else self.intervals.get(name)
 
     def scalars(self) -> dict[str, float | None]:
         """The metrics that are one number, by their name in a study file."""
@@ -107,6 +111,12 @@ class RegressionMetrics(Record):
     """Targets, thinned evenly to at most `MAX_SCATTER_POINTS`."""
     predicted: list[float]
     """Predictions of the same examples."""
+    intervals: dict[str, Interval] = Field(default_factory=dict)
+    """95 % of each scalar, over test examples; empty where they were not resampled."""
+
+    def interval(self, name: str) -> Interval | None:
+        """95 % of a scalar."""
+        return self.intervals.get(name)
 
     def scalars(self) -> dict[str, float | None]:
         """The metrics that are one number, by their name in a study file."""
@@ -147,7 +157,7 @@ def _classification(scores: Array, truth: Array, classes: list[str]) -> Classifi
     occurring = (support > 0) | np.isin(labels, predicted)  # scikit-learn's macro averages are over these
     hits = int((predicted == truth).sum())
     wilson = binomtest(hits, len(truth)).proportion_ci(0.95, method="wilson")
-    ordering = _ordering(scores)
+    ordered = ordering(scores)
     undefined = _roc_auc_undefined(truth, classes)
     return ClassificationMetrics(
         n=len(truth),
@@ -157,14 +167,15 @@ def _classification(scores: Array, truth: Array, classes: list[str]) -> Classifi
         precision=float(precision[occurring].mean()),
         recall=float(recall[occurring].mean()),
         f1=float(f1[occurring].mean()),
-        roc_auc=None if undefined else _roc_auc(truth, ordering),
+        roc_auc=None if undefined else _roc_auc(truth, ordered),
         roc_auc_undefined=undefined,
         confusion_matrix=confusion_matrix(truth, predicted, labels=labels).tolist(),
         classes=[
             ClassMetrics(name=name, precision=p, recall=r, f1=f, support=s)
             for name, p, r, f, s in zip(classes, precision, recall, f1, support, strict=True)
         ],
-        roc_curves=_roc_curves(truth, ordering, classes),
+        roc_curves=_roc_curves(truth, ordered, classes),
+        calibration=calibration(softmax(scores, axis=1), truth),
     )
 
 
@@ -177,7 +188,7 @@ def _roc_auc_undefined(truth: Array, classes: list[str]) -> str | None:
     return f"the test part has no example of {shown}"
 
 
-def _ordering(scores: Array) -> Array:
+def ordering(scores: Array) -> Array:
     """[N, C], growing with each class's probability.
 
     Of two classes the difference of the logits, for a probability rounds to ties at 0 and 1.
@@ -188,24 +199,24 @@ def _ordering(scores: Array) -> Array:
     return np.asarray(softmax(scores, axis=1))
 
 
-def _roc_auc(truth: Array, ordering: Array) -> float:
-    if ordering.shape[1] == 2:
-        return float(roc_auc_score(truth, ordering[:, 1]))
-    return float(roc_auc_score(truth, ordering, multi_class="ovr", average="macro"))
+def _roc_auc(truth: Array, ordered: Array) -> float:
+    if ordered.shape[1] == 2:
+        return float(roc_auc_score(truth, ordered[:, 1]))
+    return float(roc_auc_score(truth, ordered, multi_class="ovr", average="macro"))
 
 
-def _roc_curves(truth: Array, ordering: Array, classes: list[str]) -> list[RocCurve]:
+def _roc_curves(truth: Array, ordered: Array, classes: list[str]) -> list[RocCurve]:
     curves = []
     for index in [1] if len(classes) == 2 else range(len(classes)):
         positive = truth == index
         if positive.all() or not positive.any():
             continue
-        false_positives, true_positives, _ = roc_curve(positive, ordering[:, index])
+        false_positives, true_positives, _ = roc_curve(positive, ordered[:, index])
         kept = evenly(len(false_positives), MAX_CURVE_POINTS)
         curves.append(
             RocCurve(
                 name=classes[index],
-                auc=float(roc_auc_score(positive, ordering[:, index])),
+                auc=float(roc_auc_score(positive, ordered[:, index])),
                 false_positive_rate=false_positives[kept].tolist(),
                 true_positive_rate=true_positives[kept].tolist(),
             )

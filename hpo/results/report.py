@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial
 from hpo.config import StudyConfig
 from hpo.data.prepared import Finding
 from hpo.results import figures, importance, parallel, summary, winner_figures
+from hpo.results.candidates import selection_cost
 from hpo.results.finalize import FinalResult
 from hpo.results.metrics import ClassificationMetrics, RegressionMetrics
 from hpo.results.page import Panel, drawn_panel, page
@@ -34,7 +35,7 @@ def render(
         sentences=summary.summary(config, trials, result, data_sizes),
         failures=summary.failures(trials),
         metric_label=LABELS[config.metric],
-        costs={c.number: summary.selection_cost(config, c) for c in result.candidates} if result else {},
+        costs={c.number: selection_cost(config, c) for c in result.candidates} if result else {},
         metrics=_metrics(result) if result else [],
         search=search,
         slices=slices,
@@ -120,13 +121,12 @@ def _metrics(result: FinalResult) -> list[dict[str, Any]]:
     test = result.test
     rows: list[dict[str, Any]] = []
     for name, value in test.scalars().items():
-        interval = test.accuracy_interval if isinstance(test, ClassificationMetrics) else None
         rows.append(
             {
                 "name": name,
                 "label": METRIC_LABELS[name],
                 "value": value,
-                "interval": interval if name == "accuracy" else None,
+                "interval": test.interval(name),
                 "seeds": result.seeds.get(name),
             }
         )

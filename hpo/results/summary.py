@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.config import CsvData, FolderData, IdxData, StudyConfig, UserData
-from hpo.results.candidates import Candidate
+from hpo.results.baselines import Baseline
+from hpo.results.candidates import Candidate, selection_cost
 from hpo.results.finalize import FinalResult
 from hpo.results.metrics import ClassificationMetrics, Interval
 from hpo.results.theme import short
@@ -28,14 +29,56 @@ def summary(
         return [*sentences, "The study has not been finalized: no winner is chosen, its test part is sealed."]
     winner = result.winner
     params = ", ".join(f"{name} {short(value)}" for name, value in winner.params.items())
+    best = "the configuration's defaults" if winner.number is None else winner.name
     return [
         *sentences,
-        f"The winner is trial {winner.number}, with {params}.",
+        f"The winner is {best}, with {params}.",
+        *found_nothing(config, result),
         re_evaluated(config, winner),
         *_indistinct(result),
         tested(result),
         *_over_seeds(config, result),
+        *unbeaten(config, result),
     ]
+
+
+def found_nothing(config: StudyConfig, result: FinalResult) -> list[str]:
+    """That no trial was better than the defaults, and what the search had made of the best one."""
+    if result.winner.number is not None:
+        return []
+    best = result.candidates[0]
+    text = "The search found nothing better than the defaults"
+    if best.value is None or best.mean is None:
+        return [f"{text}."]
+    metric = config.metric
+    return [
+        f"{text}: its best, {best.name}, had a validation {LABELS[metric]} of {number(metric, best.value)} "
+        f"there, and has {number(metric, best.mean)} re-evaluated."
+    ]
+
+
+def unbeaten(config: StudyConfig, result: FinalResult) -> list[str]:
+    """Which of scikit-learn's models the winner does not beat by more than noise."""
+    sentences = []
+    for baseline in result.baselines:
+        if baseline.lead is None:
+            sentences.append(f"There is no {baseline.name} to compare with: {baseline.out}.")
+        elif not baseline.beaten:
+            sentences.append(_unbeaten(config, result, baseline))
+    return sentences
+
+
+def _unbeaten(config: StudyConfig, result: FinalResult, baseline: Baseline) -> str:
+    metric, lead, rows = config.metric, baseline.lead or 0.0, result.test.scalars()
+    interval = baseline.lead_interval
+    within = f" (95 % interval of the lead {interval_text(metric, interval)})" if interval else ""
+    noise = " by more than noise" if lead > 0 else ""
+    by = f"{'better' if lead > 0 else 'worse'} by {number(metric, abs(lead))}" if lead else "the same"
+    return (
+        f"The tuned network does not beat {baseline.name}{noise}: on the same "
+        f"{_count(result.winner.n, 'split')} its {LABELS[metric]} is {by}{within}; on the test rows it has "
+        f"{number(metric, rows[metric])}, {baseline.name} {number(metric, baseline.test[metric])}."
+    )
 
 
 def searched(config: StudyConfig, trials: Sequence[FrozenTrial], data_sizes: Mapping[str, int]) -> str:
@@ -102,23 +145,17 @@ def interval_text(metric: str, interval: Interval) -> str:
     return " to ".join(number(metric, end) for end in interval)
 
 
-def selection_cost(config: StudyConfig, candidate: Candidate) -> float | None:
-    """By how much the search's value flattered a candidate; negative where it was too modest."""
-    if candidate.shrunk is None:
-        return None
-    sign = 1 if config.direction == "maximize" else -1
-    return sign * (candidate.value - candidate.shrunk)
-
-
 def re_evaluated(config: StudyConfig, winner: Candidate) -> str:
     """What the search's score was worth."""
     label, metric = LABELS[config.metric], config.metric
     within = f" (95 % interval {interval_text(metric, winner.interval)})" if winner.interval else ""
-    text = (
-        f"The search gave it a validation {label} of {number(metric, winner.value)}; re-evaluated with "
-        f"{_count(winner.n, 'fresh seed')}, each on its own split, it has {number(metric, winner.mean)}"
-        f"{within}."
+    re_evaluation = (
+        f"e-evaluated with {_count(winner.n, 'fresh seed')}, each on its own split, it has a validation "
+        f"{label} of {number(metric, winner.mean)}{within}."
     )
+    if winner.value is None:
+        return f"R{re_evaluation}"
+    text = f"The search gave it {number(metric, winner.value)}; r{re_evaluation}"
     cost = selection_cost(config, winner) or 0.0
     if cost > 0:
         return f"{text} Being the best of many noisy values had flattered it by {number(metric, cost)}."
@@ -147,6 +184,7 @@ def tested(result: FinalResult) -> str:
         return (
             f"{trained} reaches a test accuracy of {test.accuracy:.3f} on {test.n:,} held-out rows (95 % "
             f"interval {interval_text('accuracy', test.accuracy_interval)}), macro F1 {test.f1:.3f}{auc}."
+            f"{_calibrated(test)}"
         )
     r2 = f", R² {test.r2:.3f}" if test.r2 is not None else ""
     return (
@@ -155,18 +193,27 @@ def tested(result: FinalResult) -> str:
     )
 
 
+def _calibrated(test: ClassificationMetrics) -> str:
+    if test.calibration is None:
+        return ""
+    return f" Its probabilities are off by {test.calibration.ece:.3f} on average (ECE)."
+
+
 def _over_seeds(config: StudyConfig, result: FinalResult) -> list[str]:
     metric = config.metric
     spread = result.seeds.get(metric)
     if spread is None or spread.std is None:
         return []
+    within = ""
+    if spread.interval is not None:
+        within = f"; 95 % interval over seeds and test rows {interval_text(metric, spread.interval)}"
     failed = ""
     if result.failed_seeds:
         seeds = ", ".join(map(str, result.failed_seeds))
         failed = f" Retraining was not finite with these seeds: {seeds}."
     return [
         f"Over {spread.n} retrainings with different seeds the test {LABELS[metric]} is "
-        f"{number(metric, spread.mean)} ± {number(metric, spread.std)} (standard deviation).{failed}"
+        f"{number(metric, spread.mean)} ± {number(metric, spread.std)} (standard deviation){within}.{failed}"
     ]
 
 
