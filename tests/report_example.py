@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo.config import StudyConfig
 from hpo.data.prepared import Finding, Normalization, Part
-from hpo.results.candidates import assess, best_trials, choose
+from hpo.results.candidates import assess, choose, entrants
 from hpo.results.compare import Compared, Comparison, paired
 from hpo.results.confusions import confusions
 from hpo.results.finalize import FinalResult
@@ -94,7 +94,7 @@ def _trial(study: StudyConfig, number: int, generator: np.random.Generator) -> F
 def result(study: StudyConfig, searched: list[FrozenTrial], classes: list[str]) -> FinalResult:
     """A final result with as many classes as named; none for regression."""
     generator = np.random.default_rng(1)
-    best = best_trials(study, searched)
+    best = entrants(study, searched)
     sign = 1 if study.direction == "maximize" else -1
     values = {
         trial.number: [(trial.value or 0) * (1 - sign * 0.02 + generator.normal(0, 0.01)) for _ in range(10)]
