@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo.config import StudyConfig
 from hpo.data.prepared import Finding, Normalization, Part
-from hpo.results.candidates import assess, choose, entrants
+from hpo.results.candidates import DEFAULTS, assess, choose, entrants
 from hpo.results.compare import Compared, Comparison, paired
 from hpo.results.confusions import confusions
 from hpo.results.finalize import FinalResult
@@ -96,11 +96,15 @@ def result(study: StudyConfig, searched: list[FrozenTrial], classes: list[str]) 
     generator = np.random.default_rng(1)
     best = entrants(study, searched)
     sign = 1 if study.direction == "maximize" else -1
+    usual = best[0].value or 0.0
     values = {
-        trial.number: [(trial.value or 0) * (1 - sign * 0.02 + generator.normal(0, 0.01)) for _ in range(10)]
-        for trial in best
+        found.number: [
+            (found.value or usual) * (1 - sign * 0.02 + generator.normal(0, 0.01)) for _ in range(10)
+        ]
+        for found in best
     }
-    failures = {best[-1].number: "its training loss was not finite with seed 7"} if len(best) > 2 else {}
+    values[DEFAULTS] = [value * (1 - sign * 0.1) for value in values[DEFAULTS]]
+    failures = {best[-2].number: "its training loss was not finite with seed 7"} if len(best) > 3 else {}
     candidates = assess(study, best, values, failures, 0.2)
     if classes:
         targets = generator.integers(0, len(classes), 115 if len(classes) < 10 else 1000)

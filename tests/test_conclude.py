@@ -1,5 +1,6 @@
 """Concluding a study: one result, recorded once, whose folder can always be written."""
 
+import io
 import os
 import shutil
 import sys
@@ -13,9 +14,11 @@ import pytest
 import torch
 from commands import WARM
 from conftest import study_of
+from rich.console import Console
 from safetensors.torch import load_file
 from searching import search
 
+from hpo import terminal
 from hpo.errors import HpoError
 from hpo.results import conclude as conclude_module
 from hpo.results import finalize as finalize_module
@@ -85,6 +88,39 @@ def test_a_folder_that_is_gone_or_not_complete_is_written_again_with_the_test_pa
         assert again.keys() == weights.keys()
         assert all(torch.equal(again[tensor], weights[tensor]) for tensor in weights)
     assert len(attrs(searched)[OPENINGS]) == 1
+
+
+def test_an_opening_is_recorded_with_its_time_configuration_and_result_and_so_is_a_second_one(
+    searched: Database, tmp_path: Path
+) -> None:
+    first = concluded(searched, tmp_path / "out")
+    again = concluded(searched, tmp_path / "out", again=True)
+    openings = attrs(searched)[OPENINGS]
+    assert [opening["config"] for opening in openings] == [CONFIG.digest()] * 2
+    assert tuple(opening["time"] for opening in openings) == again.result.openings
+    assert len(first.result.openings) == 1
+    for opening, conclusion in zip(openings, (first, again), strict=True):
+        assert opening["result"]["test"] == conclusion.result.test.scalars()
+        assert opening["result"]["winner"] == conclusion.result.winner.number
+    assert "this was opening 2 of them" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_result_of_an_earlier_version_still_loads(searched: Database, tmp_path: Path) -> None:
+    concluded(searched, tmp_path / "out")
+    study = Studies(searched).study(CONFIG.name)
+    stored = study.attrs[RESULT]
+    for key in ("baselines", "fresh_seeds"):
+        del stored["result"][key]
+    for key in ("calibration", "intervals"):
+        del stored["result"]["test"][key]
+    for spread in stored["result"]["seeds"].values():
+        del spread["interval"]
+    Studies(searched).set_attrs(study.study_id, {RESULT: stored})
+    known = recorded(Studies(searched).study(CONFIG.name))
+    assert known is not None and known.result.baselines == ()
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(terminal.winner(known, CONFIG))
+    assert "test accuracy" in console.export_text()
 
 
 def test_where_the_recorded_folder_is_not_at_hand_it_is_written_to_where_it_is_wanted(

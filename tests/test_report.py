@@ -143,11 +143,11 @@ def test_candidates_that_chance_explains_are_said_to_be_indistinct(
     same = [
         candidate.model_copy(update={"shrunk": 0.8}) for candidate in result.candidates if not candidate.out
     ]
-    apart = [candidate.model_copy(update={"shrunk": 0.8 + candidate.number / 100}) for candidate in same]
+    apart = [candidate.model_copy(update={"shrunk": 0.8 + n / 100}) for n, candidate in enumerate(same)]
     for candidates, says in ((same, True), (apart, False)):
         changed = result.model_copy(update={"candidates": candidates})
         told = " ".join(summary(study, trials, changed, example.SIZES))
-        assert ("The 4 candidates cannot be told apart" in told) is says
+        assert ("The 5 candidates cannot be told apart" in told) is says
 
 
 def test_study_that_is_not_finalized_is_reported_as_that(study: StudyConfig) -> None:

@@ -63,15 +63,40 @@ def test_its_json_says_what_was_searched_found_tested_and_where_it_lies(
     small: tuple[Desk, dict[str, Any]],
 ) -> None:
     desk, answer = small
-    assert set(answer) == {"study", "trials", "best", "winner", "test", "seconds", "out"}
+    assert set(answer) == {"study", "trials", "best", "winner", "defaults", "test", "intervals", "ece"} | {
+        "seeds",
+        "baselines",
+        "openings",
+        "seconds",
+        "out",
+    }
     assert answer["study"] == "small" and answer["out"] == str(desk.folder / "results" / "small")
     assert set(answer["trials"]) == {"complete", "pruned", "failed"}
     assert sum(answer["trials"].values()) == 16 and answer["trials"]["pruned"] > 0
     assert set(answer["test"]) == {"accuracy", "precision", "recall", "f1", "roc_auc"}
     assert all(0.5 < value <= 1 for value in answer["test"].values())
     assert 0 < answer["seconds"] < 200
+    check_honesty(answer)
     best = desk.optuna("small").best_trial
     assert answer["best"] == {"number": best.number, "params": best.params, "value": best.value}
+
+
+def check_honesty(answer: dict[str, Any]) -> None:
+    """The search's score, the re-evaluated mean and what selection made of luck stand side by side."""
+    winner = answer["winner"]
+    if winner["number"] is None:
+        assert winner["params"] == answer["defaults"]["params"] and winner["lost_to_selection"] is None
+    else:
+        assert winner["lost_to_selection"] == pytest.approx(winner["value"] - winner["shrunk"])
+    assert winner["interval"][0] <= winner["mean"] <= winner["interval"][1]
+    assert answer["defaults"]["params"] == {"dropout": 0.0, "batch_size": 64, "learning_rate": 0.001}
+    assert all(low <= answer["test"][name] <= high for name, (low, high) in answer["intervals"].items())
+    assert set(answer["intervals"]) == set(answer["test"]) and 0 < answer["ece"] < 0.5
+    assert [baseline["name"] for baseline in answer["baselines"]] == [
+        "logistic regression",
+        "gradient boosting",
+    ]
+    assert len(answer["openings"]) == 1
 
 
 def test_optuna_reads_what_was_searched(small: tuple[Desk, dict[str, Any]]) -> None:
@@ -110,7 +135,9 @@ def test_a_second_run_adds_no_trial_and_prints_the_recorded_result(
     assert desk.json("run", "study.yaml", "--workers", "2") == answer
     shown = desk.hpo("run", "study.yaml").stdout
     assert "test accuracy" in shown and "/results/small" in shown
-    assert f"the winner is trial {answer['winner']['number']}" in shown
+    number = answer["winner"]["number"]
+    assert f"the winner is {'the defaults' if number is None else f'trial {number}'}" in shown
+    assert "logistic regression, same splits" in shown
     assert [(trial.number, trial.state, trial.values) for trial in desk.optuna("small").trials] == before
 
 

@@ -149,13 +149,11 @@ def re_evaluated(config: StudyConfig, winner: Candidate) -> str:
     """What the search's score was worth."""
     label, metric = LABELS[config.metric], config.metric
     within = f" (95 % interval {interval_text(metric, winner.interval)})" if winner.interval else ""
-    re_evaluation = (
-        f"e-evaluated with {_count(winner.n, 'fresh seed')}, each on its own split, it has a validation "
-        f"{label} of {number(metric, winner.mean)}{within}."
-    )
+    how = f"re-evaluated with {_count(winner.n, 'fresh seed')}, each on its own split"
+    mean = f"{number(metric, winner.mean)}{within}"
     if winner.value is None:
-        return f"R{re_evaluation}"
-    text = f"The search gave it {number(metric, winner.value)}; r{re_evaluation}"
+        return f"The defaults, {how}, have a validation {label} of {mean}."
+    text = f"The search gave it a validation {label} of {number(metric, winner.value)}; {how}, it has {mean}."
     cost = selection_cost(config, winner) or 0.0
     if cost > 0:
         return f"{text} Being the best of many noisy values had flattered it by {number(metric, cost)}."
