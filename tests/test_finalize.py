@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from optuna.distributions import FloatDistribution
+from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo.config import StudyConfig
@@ -307,3 +307,34 @@ def test_what_a_hard_split_costs_all_candidates_is_no_reason_to_shrink() -> None
 def test_single_candidate_or_single_seed_is_not_shrunk() -> None:
     assert shrink([[0.7, 0.9]], overlap=0.2) == pytest.approx([0.8])
     assert shrink([[0.7], [0.9]], overlap=0.2) == [0.7, 0.9]
+
+
+PICKY = """
+from torch import nn
+
+def build(input_shape, classes, width=64, dropout=0.0):
+    if width > 32:
+        raise ValueError("too wide")
+    return nn.Sequential(nn.Linear(input_shape[0], width), nn.ReLU(), nn.Linear(width, classes))
+"""
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"architecture": "picky.py:build"}, "ValueError: too wide"),
+        ({"constraints": {"parameters": {"max": 500}}}, "more than constraints.parameters.max 500"),
+    ],
+    ids=["cannot be built", "beyond a constraint"],
+)
+def test_defaults_that_cannot_be_trained_are_out_and_say_so(
+    wine: PreparedData, tmp_path: Path, changes: dict[str, Any], why: str
+) -> None:
+    (tmp_path / "picky.py").write_text(PICKY)
+    search = {"width": {"low": 4, "high": 64}}
+    config = study(search=search, options={}, final={"top": 1, "seeds": 2}, **changes).at(tmp_path)
+    trial = create_trial(value=0.9, params={"width": 8}, distributions={"width": IntDistribution(4, 64)})
+    result = finalize(config, wine, [trial], lambda: None).result
+    assert result.winner.number == trial.number
+    out = result.candidates[-1]
+    assert out.number is None and out.out is not None and why in out.out
