@@ -49,6 +49,11 @@ class Candidate(Record):
         """What a sentence calls it."""
         return "the defaults" if self.number is None else f"trial {self.number}"
 
+    @property
+    def lane_number(self) -> int:
+        """What the random streams of its lanes depend on in place of a trial's number."""
+        return DEFAULTS if self.number is None else self.number
+
 
 @dataclass(frozen=True)
 class Entrant:

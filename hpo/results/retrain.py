@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hpo.config import StudyConfig
 from hpo.data.prepared import FinalTraining, Fold, Part, PreparedData
 from hpo.errors import HpoError
-from hpo.results.candidates import DEFAULTS, Candidate
+from hpo.results.candidates import Candidate
 from hpo.results.lanes import Progress, Watch, in_chunks, train_lanes
 from hpo.results.reevaluate import fresh_seeds
 from hpo.training.architecture import Architecture
@@ -72,8 +72,7 @@ def retrain(
     fold = Fold(training.train, nothing, training.target_mean, training.target_scale, training.normalization)
     data = DeviceData((fold,), prepared.task, prepared.outputs)
     settings = config.settings(winner.params)
-    number = DEFAULTS if winner.number is None else winner.number
-    lanes = [Lane(LaneKey(number, 0, seed), settings) for seed in seeds_of_winner(config)]
+    lanes = [Lane(LaneKey(winner.lane_number, 0, seed), settings) for seed in seeds_of_winner(config)]
     watch = Watch(tell, "retraining", len(lanes) * winner.epochs)
     make = partial(Cohort, architecture, data, config.metric, settings, winner.epochs)
     chunks = in_chunks(lanes, lambda chunk: train_lanes(make(), chunk, winner.epochs, watch))

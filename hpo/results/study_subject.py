@@ -72,11 +72,11 @@ def _trained(
         settings,
         epochs,
     )
-    lane = Lane(LaneKey(result.winner.number, 0, result.seed), settings)
+    lane = Lane(LaneKey(result.winner.lane_number, 0, result.seed), settings)
     ((key, last),), cohort = train_lanes(cohort, [lane], epochs, Watch(tell, "training", epochs))
     if last is None or not math.isfinite(last.train_loss):
         raise HpoError(
-            f"study {config.name!r}: the loss of its winner, trial {key.trial}, was not finite when it was "
+            f"study {config.name!r}: the loss of its winner, {result.winner.name}, was not finite when it was "
             "trained without the examples to explain it on"
         )
     return cohort.module(key)
