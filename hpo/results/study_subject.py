@@ -76,8 +76,8 @@ def _trained(
     ((key, last),), cohort = train_lanes(cohort, [lane], epochs, Watch(tell, "training", epochs))
     if last is None or not math.isfinite(last.train_loss):
         raise HpoError(
-            f"study {config.name!r}: the loss of its winner, {result.winner.name}, was not finite when it was "
-            "trained without the examples to explain it on"
+            f"study {config.name!r}: the loss of its winner, {result.winner.name}, was not finite when it "
+            "was trained without the examples to explain it on"
         )
     return cohort.module(key)
 
@@ -115,7 +115,7 @@ def _about(config: StudyConfig, result: FinalResult, fold: Fold) -> tuple[str, .
         else f"RMSE of {test.rmse:.4g}"
     )
     return (
-        f"Explained is the winner of the study, trial {result.winner.number} ({config.architecture}), "
+        f"Explained is the winner of the study, {result.winner.name} ({config.architecture}), "
         f"trained anew with its values and seed {result.seed} on {train:,} examples of train + validation. "
         f"The other {validation:,}, by which it is explained, are new to it.",
         "The exported model has learned from all of them; it reached a test "
