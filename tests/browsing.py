@@ -32,7 +32,7 @@ class Visit:
         page: Path,
         width: int,
         scheme: str = "light",
-        last: str = "[id^=confusion] .main-svg",
+        last: str = ".plot .main-svg",
     ) -> None:
         """last: what the page draws last."""
         self.name = page.stem

@@ -1,5 +1,6 @@
 """Made-up studies to draw: with every state of a trial, a conditional parameter, and hostile names."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -9,14 +10,18 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo.config import StudyConfig
 from hpo.data.prepared import Finding, Normalization, Part
+from hpo.results.baselines import Baseline
 from hpo.results.candidates import DEFAULTS, assess, choose, entrants
 from hpo.results.compare import Compared, Comparison, paired
 from hpo.results.confusions import confusions
 from hpo.results.finalize import FinalResult
+from hpo.results.findings import Subject
 from hpo.results.latency import Hardware, Latency
 from hpo.results.metrics import evaluate
 from hpo.results.predictions import Predictions
+from hpo.results.reported import Reported, told
 from hpo.results.seeds import SeedStatistics
+from hpo.search.submission import FINGERPRINT
 from hpo.space import distributions, ordered
 
 HOSTILE = "<script>alert(1)</script>"
@@ -91,6 +96,14 @@ def _trial(study: StudyConfig, number: int, generator: np.random.Generator) -> F
     return trial
 
 
+def reported(
+    study: StudyConfig, searched: list[FrozenTrial], final: FinalResult | None = None, **changes: Any
+) -> Reported:
+    """A made-up study as a report tells of it, audited without its data."""
+    subject = Subject(study, searched, 0, {FINGERPRINT: "ab" * 32}, final, None, "there are no data")
+    return replace(told(subject), **({"sizes": SIZES, "noticed": FINDINGS} | changes))
+
+
 def result(study: StudyConfig, searched: list[FrozenTrial], classes: list[str]) -> FinalResult:
     """A final result with as many classes as named; none for regression."""
     generator = np.random.default_rng(1)
@@ -125,7 +138,26 @@ def result(study: StudyConfig, searched: list[FrozenTrial], classes: list[str]) 
         epochs=30,
         parameters=4866,
         seconds=12.0,
+        baselines=_baselines(scalars),
     )
+
+
+def _baselines(scalars: dict[str, float]) -> tuple[Baseline, ...]:
+    values = [0.7, 0.72, 0.71]
+    beside = Baseline(
+        name="logistic regression",
+        how="standardized, C 1",
+        values=values,
+        mean=0.71,
+        interval=(0.68, 0.74),
+        lead=0.05,
+        lead_interval=(0.01, 0.09),
+        test=dict(scalars),
+    )
+    failed = beside.model_copy(
+        update={"name": "gradient boosting", "mean": None, "out": f"it failed: {HOSTILE}"}
+    )
+    return beside, failed
 
 
 def comparison(classes: list[str], names: tuple[str, ...] = ("narrow", "wide", "deep")) -> Comparison:

@@ -22,7 +22,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study = example.config()
     trials = example.trials(study, 60)
     result = example.result(study, trials, CLASSES)
-    path.write_text(render(study, trials, result, example.FINDINGS, example.SIZES), encoding="utf-8")
+    path.write_text(render(example.reported(study, trials, result)), encoding="utf-8")
     return path
 
 
@@ -53,7 +53,7 @@ def test_page_opens_with_all_its_plots_and_without_a_word_or_a_request(visit: Vi
     assert visit.said == []
     assert visit.requested == []
     plots = visit.page.locator(".js-plotly-plot svg.main-svg:first-child")
-    assert plots.count() == (6 + len(example.config().search) if visit.name == "report" else 2 * 3)
+    assert plots.count() == (13 + len(example.config().search) if visit.name == "report" else 2 * 3)
     # Each has drawn something: bars, points, lines or cells.
     marks = ".point, .js-line, .hm image, .heatmaplayer image, path.js-line"
     for index in range(plots.count()):
@@ -75,7 +75,7 @@ def test_hostile_names_are_shown_as_text(visit: Visit) -> None:
     else:
         assert page.locator(".confused", has_text=example.HOSTILE).count() == 3
     legends = page.locator(".legendtext", has_text=example.HOSTILE)
-    assert legends.count() == (1 if visit.name == "report" else 3)
+    assert legends.count() == (2 if visit.name == "report" else 3)
     scripts = page.evaluate("[...document.scripts].map((script) => script.text)")
     assert "alert(1)" not in scripts
     assert visit.said == [], "no dialog was opened"

@@ -5,6 +5,7 @@
     studies       status, stop, resume, extend
     results       finalize
     compare       compare
+    report        report
     audit         audit
     export        export
     predict       predict
@@ -30,6 +31,7 @@ from hpo.cli.explain import explain
 from hpo.cli.export import export
 from hpo.cli.placing import RayCommand
 from hpo.cli.predict import predict
+from hpo.cli.report import report
 from hpo.cli.results import finalize
 from hpo.cli.studies import extend, resume, status, stop
 from hpo.cli.study_files import run, schema, submit
@@ -71,6 +73,7 @@ for command in (
     finalize,
     audit,
     compare,
+    report,
     explain,
     export,
     predict,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpo.cli.arguments import DEFAULT_STORAGE, Json, Storage, Threads, name_of, opened
-from hpo.cli.output import check_page, make_console, print_json, say, write_page
+from hpo.cli.output import make_console, print_json, refuse_folder, say, write_page
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,12 +34,12 @@ def compare(
     They must have been tested on the same examples. The test set stays closed.
     """
     names = [name_of(study) for study in studies]
-    if out is not None:
-        check_page(out)
+    refuse_folder(out, "compare.html")
 
     import torch
 
     from hpo.results import compare as comparing
+    from hpo.results.compare_page import render_comparison
     from hpo.results.compare_text import as_json as for_scripts
     from hpo.search.studies import Studies
 
@@ -48,8 +48,6 @@ def compare(
     stored = Studies(opened(storage, create=False))
     comparison = comparing.compare([stored.study(name) for name in names])
     if out is not None:
-        from hpo.results.compare_page import render_comparison
-
         write_page(out, render_comparison(comparison))
     if as_json:
         print_json(for_scripts(comparison) | {"out": str(out) if out else None})

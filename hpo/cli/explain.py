@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpo.cli.arguments import DEFAULT_STORAGE, Json, Storage, name_of, opened
-from hpo.cli.output import check_page, make_console, print_json, say, write_page
+from hpo.cli.output import make_console, print_json, refuse_folder, say, write_page
 from hpo.errors import HpoError, UsageError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def explain(
     bundle = (Path(study) / "model.safetensors").is_file()
     _check(study, bundle, data, targets, architecture)
     name = study if bundle else name_of(study)
-    check_page(out)
+    refuse_folder(out, "explain.html")
 
     import torch
 

@@ -44,26 +44,26 @@ def print_json(content: Any) -> None:
     print(json.dumps(content))
 
 
-def check_page(out: Path) -> None:
-    """Whether a page can be written there: to be asked before the work.
+def refuse_folder(out: Path | None, such_as: str) -> None:
+    """Before the work: a page cannot be written where a folder is.
 
     Raises:
-        UsageError: it is a folder.
+        UsageError: `out` is one.
     """
-    if out.is_dir():
-        raise UsageError(f"--out: {out} is a folder; must be a file, such as {out / 'page.html'}")
+    if out is not None and out.is_dir():
+        raise UsageError(f"--out: {out} is a folder; must be a file, such as {out / such_as}")
 
 
-def write_page(out: Path, page: str) -> None:
-    """Write a page beside and rename it.
+def write_page(out: Path, html: str) -> None:
+    """Write a page beside `out`, and rename it.
 
     Raises:
-        HpoError: the file cannot be written.
+        HpoError: it cannot be written.
     """
     beside = out.with_name(f".{out.name}.new")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(page, encoding="utf-8")
+        beside.write_text(html, encoding="utf-8")
         beside.replace(out)
     except OSError as error:
         raise HpoError(f"{out}: cannot be written: {error.strerror or error}") from error

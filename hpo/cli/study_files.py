@@ -97,13 +97,14 @@ def submit(study_file: StudyFile, storage: Storage = DEFAULT_STORAGE) -> None:
 def _submit(database: "Database", config: "StudyConfig", console: "Console") -> "StudyRecord":
     from hpo.data.prepare import prepare
     from hpo.search.studies import Studies
+    from hpo.search.submission import data_facts
     from hpo.search.submission import submit as submit_study
 
     prepared = prepare(config)
     for finding in prepared.findings:
         say(console, f"data: {finding.text}")
     say(console, "data: rows: " + ", ".join(f"{count} {part}" for part, count in prepared.sizes.items()))
-    return submit_study(Studies(database), config, prepared.fingerprint)
+    return submit_study(Studies(database), config, prepared.fingerprint, data_facts(prepared))
 
 
 def schema() -> None:

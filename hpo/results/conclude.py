@@ -17,9 +17,11 @@ from hpo.errors import HpoError
 from hpo.results.bundle_folder import check_replaceable
 from hpo.results.export import export, is_complete
 from hpo.results.finalize import Finalized, FinalResult, finalize, rebuild
+from hpo.results.findings import Subject
 from hpo.results.lanes import Progress
 from hpo.results.place import Place
 from hpo.results.report import render
+from hpo.results.reported import told
 from hpo.search.database import Database
 from hpo.search.history import read_trials
 from hpo.search.records import StudyRecord
@@ -209,7 +211,9 @@ class _Conclude:
     ) -> None:
         status = StatusReader(self.database, self.study).read()
         summary = status.as_json() | {"search_seconds": conclusion.search_seconds}
-        report = render(config, trials, finalized.result, prepared.findings, prepared.sizes)
+        attrs = Studies(self.database).study(self.study.name).attrs
+        subject = Subject(config, trials, status.waiting, attrs, finalized.result, prepared)
+        report = render(told(subject))
         export(self.out, config, prepared, finalized, summary, report)
 
 

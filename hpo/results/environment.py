@@ -1,6 +1,5 @@
 """Where and from what a model was made: versions, hardware, data, seeds."""
 
-import importlib.metadata
 import os
 import platform
 from typing import Any
@@ -12,18 +11,17 @@ from hpo.data.prepared import PreparedData
 from hpo.results.bundle_folder import sha256
 from hpo.results.finalize import Finalized
 from hpo.results.latency import Hardware
+from hpo.results.machine import versions
 from hpo.results.reevaluate import fresh_seeds
 from hpo.results.weights import digest
 from hpo.usercode import file_of, is_user_function
-
-PACKAGES = ("hpo", "torch", "numpy", "pandas", "scikit-learn", "skops", "safetensors", "optuna")
 
 
 def environment(config: StudyConfig, prepared: PreparedData, finalized: Finalized) -> dict[str, Any]:
     """What environment.json says, of the machine that trained these very weights: the one at hand."""
     hardware = Hardware.of(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     return {
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "versions": versions(),
         "hardware": {
             "system": f"{platform.system()} {platform.machine()}",
             "device": hardware.device,
@@ -47,10 +45,3 @@ def user_files(config: StudyConfig) -> dict[str, str]:
     source = config.data.source if isinstance(config.data, UserData) else ""
     names = [name for name in (config.architecture, source) if is_user_function(name)]
     return {name: sha256(file_of(name, config.folder)) for name in names}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed
-        return None

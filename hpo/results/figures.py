@@ -11,9 +11,11 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.config import StudyConfig
 from hpo.results.theme import BLUE, GREY, SKY, VERMILLION, NothingToDraw, figure, short, text
 from hpo.results.values import drawable, evenly, focus, ranked, value_label, value_of
-from hpo.space import Choices, Range, ordered
 
 MAX_CURVES = 300
+MAX_POINTS, FEWEST_POINTS = 2000, 500
+ALL_PARAMS = 10_000
+"""Parameters of all points of the history: each point tells its own."""
 
 
 def params_text(params: Mapping[str, Any]) -> str:
@@ -24,17 +26,22 @@ def params_text(params: Mapping[str, Any]) -> str:
 def history(trials: Sequence[FrozenTrial], config: StudyConfig) -> go.Figure:
     """Each complete trial's value, and the best one so far.
 
+    Of many trials an even sample and all that improved on the best are drawn.
+
     Raises:
         NothingToDraw: no trial is complete.
     """
-    complete = drawable(trials)
+    every = drawable(trials)
+    values = [value_of(trial) for trial in every]
+    best = _running_best(values, config)
+    improved = [place for place in range(1, len(best)) if best[place] != best[place - 1]]
+    shown = sorted({*evenly(len(every), points_of_history(config)), *improved})
+    complete = [every[place] for place in shown]
     numbers = [trial.number for trial in complete]
-    values = [value_of(trial) for trial in complete]
-    better = max if config.direction == "maximize" else min
     drawn = figure(
         go.Scatter(
             x=numbers,
-            y=values,
+            y=[value_of(trial) for trial in complete],
             mode="markers",
             name="trial",
             marker={"color": BLUE, "size": 7, "opacity": 0.6},
@@ -43,7 +50,7 @@ def history(trials: Sequence[FrozenTrial], config: StudyConfig) -> go.Figure:
         ),
         go.Scatter(
             x=numbers,
-            y=list(itertools.accumulate(values, better)),
+            y=[best[place] for place in shown],
             mode="lines",
             name="best so far",
             line={"color": VERMILLION, "shape": "hv", "width": 2.5},
@@ -54,6 +61,52 @@ def history(trials: Sequence[FrozenTrial], config: StudyConfig) -> go.Figure:
     )
     low, high = focus(values, config)
     return drawn.update_yaxes(range=[low, high])
+
+
+def points_of_history(config: StudyConfig) -> int:
+    """Trials that the history shows, at most, besides those that improved on the best."""
+    return max(FEWEST_POINTS, min(MAX_POINTS, ALL_PARAMS // len(config.search)))
+
+
+def _running_best(values: Sequence[float], config: StudyConfig) -> list[float]:
+    return list(itertools.accumulate(values, max if config.direction == "maximize" else min))
+
+
+def anytime(trials: Sequence[FrozenTrial], config: StudyConfig) -> go.Figure:
+    """The best value over the time since the first trial began, as the clock on the wall went.
+
+    Raises:
+        NothingToDraw: no trial is complete, or their times were not recorded.
+    """
+    ended = [trial for trial in drawable(trials) if trial.datetime_complete]
+    starts = [trial.datetime_start for trial in trials if trial.datetime_start]
+    if not ended or not starts:
+        raise NothingToDraw("It was not recorded when trials began and ended.")
+    ended.sort(key=lambda trial: (str(trial.datetime_complete), trial.number))
+    best = _running_best([value_of(trial) for trial in ended], config)
+    improved = [place for place in range(len(best)) if place == 0 or best[place] != best[place - 1]]
+    first = min(starts)
+    seconds = [
+        (trial.datetime_complete - first).total_seconds() for trial in ended if trial.datetime_complete
+    ]
+    unit, length = next((unit for unit in _UNITS if seconds[-1] < 2 * 60 * unit[1]), _UNITS[-1])
+    line = go.Scatter(
+        x=[seconds[place] / length for place in [*improved, -1]],
+        y=[best[place] for place in [*improved, -1]],
+        customdata=[ended[place].number for place in [*improved, improved[-1]]],
+        mode="lines+markers",
+        name="best so far",
+        line={"color": VERMILLION, "shape": "hv", "width": 2.5},
+        marker={"size": [7] * len(improved) + [0.1]},
+        hovertemplate="%{y:.4f} after %{x:.3g} " + unit + ", trial %{customdata}<extra></extra>",
+    )
+    drawn = figure(line, x=f"wall-clock time ({unit})", y=f"best {value_label(config)}", height=340)
+    drawn.update_yaxes(range=focus([best[place] for place in improved], config))
+    drawn.update_xaxes(rangemode="tozero")
+    return drawn.update_layout(showlegend=False, margin_t=12)
+
+
+_UNITS = [("s", 1.0), ("min", 60.0), ("h", 3600.0)]
 
 
 def intermediate_values(trials: Sequence[FrozenTrial], config: StudyConfig) -> go.Figure:
@@ -108,59 +161,3 @@ def _curves(
         line={"color": color, "dash": dash, "width": width},
         hovertemplate="trial %{customdata}, epoch %{x}: %{y:.4f}<extra></extra>",
     )
-
-
-def slices(trials: Sequence[FrozenTrial], config: StudyConfig) -> dict[str, go.Figure]:
-    """The value over each parameter; a star marks the best trial.
-
-    Raises:
-        NothingToDraw: no trial is complete.
-    """
-    complete = drawable(trials)
-    best = ranked(complete, config)[0]
-    drawn = {}
-    for name in ordered(config.search):
-        having = [trial for trial in complete if name in trial.params]
-        if having:
-            star = [best] if name in best.params else []
-            drawn[name] = _slice(name, config.search[name], having, star, config)
-    return drawn
-
-
-def _slice(
-    name: str,
-    parameter: Range | Choices,
-    trials: Sequence[FrozenTrial],
-    best: Sequence[FrozenTrial],
-    config: StudyConfig,
-) -> go.Figure:
-    categorical = isinstance(parameter, Choices)
-    points: dict[str, Any] = {
-        "x": [text(trial.params[name]) if categorical else trial.params[name] for trial in trials],
-        "y": [value_of(trial) for trial in trials],
-        "marker": {"color": BLUE, "size": 6, "opacity": 0.5},
-        "customdata": [trial.number for trial in trials],
-        "hovertemplate": "trial %{customdata}: %{y:.4f} at %{x}<extra></extra>",
-        "name": "trial",
-    }
-    if categorical:
-        trace = go.Box(**points, boxpoints="all", jitter=0.5, pointpos=0, line={"color": GREY, "width": 1.2})
-    else:
-        trace = go.Scatter(**points, mode="markers")
-    star = go.Scatter(
-        x=[text(trial.params[name]) if categorical else trial.params[name] for trial in best],
-        y=[value_of(trial) for trial in best],
-        mode="markers",
-        marker={"color": VERMILLION, "symbol": "star", "size": 14},
-        hovertemplate="best trial: %{y:.4f} at %{x}<extra></extra>",
-    )
-    drawn = figure(trace, star, x=name, y=value_label(config), height=290, showlegend=False, margin_t=12)
-    drawn.update_yaxes(range=focus(points["y"], config))
-    if isinstance(parameter, Choices):
-        order = [text(choice) for choice in parameter.choices]
-        return drawn.update_xaxes(type="category", categoryorder="array", categoryarray=order)
-    if parameter.log:
-        # Labels at 1, 2 and 5 collide where the range spans more than two decades.
-        decades = math.log10(parameter.high / parameter.low)
-        return drawn.update_xaxes(type="log", dtick=1 if decades > 2 else None, exponentformat="power")
-    return drawn

@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 from optuna.trial import FrozenTrial
+from pydantic import Field
 from torch import Tensor, nn
 
 from hpo.config import StudyConfig
@@ -19,6 +20,7 @@ from hpo.results.bootstrap import intervals, intervals_of_means, resample
 from hpo.results.candidates import Candidate, choose, entrants
 from hpo.results.confusions import Confusion, confusions
 from hpo.results.lanes import Progress, silent
+from hpo.results.machine import here
 from hpo.results.metrics import Record, TestMetrics, evaluate
 from hpo.results.predictions import Predictions
 from hpo.results.reevaluate import fresh_seeds, reevaluate
@@ -60,6 +62,8 @@ class FinalResult(Record):
     """The exported model's; None in results of before they were recorded."""
     confusions: tuple[Confusion, ...] = ()
     """The class pairs that the exported model confuses most."""
+    machine: dict[str, str] = Field(default_factory=dict)
+    """That finalized, and its versions; empty in results of before they were recorded."""
     baselines: tuple[Baseline, ...] = ()
     """scikit-learn's models on the same splits and test examples."""
     fresh_seeds: tuple[int, ...] = ()
@@ -126,6 +130,7 @@ def finalize(
         predictions=Predictions.of(prepared.task, answers, test.targets, sealed_digest(prepared)),
         confusions=confusions(tested, answers, test, training.normalization),
         baselines=baselines.beside(winner, test),
+        machine=here(),
     )
     return Finalized(
         result, retrained.module, training.preprocessing, training.target_mean, training.target_scale

@@ -1,7 +1,7 @@
 """Metrics of a model on a test part: what a report shows and a results folder keeps."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -10,9 +10,11 @@ from pydantic import Field
 from scipy.special import log_softmax, softmax
 from scipy.stats import binomtest
 from sklearn.metrics import (
+    average_precision_score,
     confusion_matrix,
     mean_absolute_error,
     mean_squared_error,
+    precision_recall_curve,
     precision_recall_fscore_support,
     r2_score,
     roc_auc_score,
@@ -51,6 +53,17 @@ class RocCurve(Record):
     true_positive_rate: list[float]
 
 
+class PrecisionRecallCurve(Record):
+    """The curve of one class against all others, thinned to at most `MAX_CURVE_POINTS` points."""
+
+    name: str
+    average_precision: float
+    prevalence: float
+    """Share of the class in the test part: the precision of guessing."""
+    recall: list[float]
+    precision: list[float]
+
+
 class ClassificationMetrics(Record):
     """A classifier on `n` test examples.
 
@@ -75,6 +88,8 @@ class ClassificationMetrics(Record):
     classes: list[ClassMetrics]
     roc_curves: list[RocCurve]
     """Of the classes that have both positive and negative examples; of a binary task, class 1's alone."""
+    precision_recall_curves: list[PrecisionRecallCurve] = Field(default_factory=list)
+    """Of the same classes; none in results of before they were recorded."""
     calibration: Calibration | None = None
     """None in results of before it was recorded."""
     intervals: dict[str, Interval] = Field(default_factory=dict)
@@ -176,6 +191,7 @@ def _classification(scores: Array, truth: Array, classes: list[str]) -> Classifi
         ],
         roc_curves=_roc_curves(truth, ordered, classes),
         calibration=calibration(softmax(scores, axis=1), truth),
+        precision_recall_curves=_precision_recall_curves(truth, ordered, classes),
     )
 
 
@@ -207,10 +223,7 @@ def _roc_auc(truth: Array, ordered: Array) -> float:
 
 def _roc_curves(truth: Array, ordered: Array, classes: list[str]) -> list[RocCurve]:
     curves = []
-    for index in [1] if len(classes) == 2 else range(len(classes)):
-        positive = truth == index
-        if positive.all() or not positive.any():
-            continue
+    for index, positive in _one_against_others(truth, classes):
         false_positives, true_positives, _ = roc_curve(positive, ordered[:, index])
         kept = evenly(len(false_positives), MAX_CURVE_POINTS)
         curves.append(
@@ -222,6 +235,31 @@ def _roc_curves(truth: Array, ordered: Array, classes: list[str]) -> list[RocCur
             )
         )
     return curves
+
+
+def _precision_recall_curves(truth: Array, ordered: Array, classes: list[str]) -> list[PrecisionRecallCurve]:
+    curves = []
+    for index, positive in _one_against_others(truth, classes):
+        precision, recall, _ = precision_recall_curve(positive, ordered[:, index])
+        kept = evenly(len(recall), MAX_CURVE_POINTS)
+        curves.append(
+            PrecisionRecallCurve(
+                name=classes[index],
+                average_precision=float(average_precision_score(positive, ordered[:, index])),
+                prevalence=float(positive.mean()),
+                recall=recall[kept].round(5).tolist(),
+                precision=precision[kept].round(5).tolist(),
+            )
+        )
+    return curves
+
+
+def _one_against_others(truth: Array, classes: list[str]) -> Iterator[tuple[int, Array]]:
+    """The classes that have a curve, and which examples are theirs."""
+    for index in [1] if len(classes) == 2 else range(len(classes)):
+        positive = truth == index
+        if positive.any() and not positive.all():
+            yield index, positive
 
 
 def _regression(predicted: Array, truth: Array) -> RegressionMetrics:

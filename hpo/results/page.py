@@ -97,6 +97,17 @@ def _json(content: Any) -> Markup:
 
 def _bare(figure: go.Figure) -> dict[str, Any]:
     """The figure without its template: the page puts in its own, light or dark."""
-    content: dict[str, Any] = figure.to_plotly_json()
+    content: dict[str, Any] = _rounded(figure.to_plotly_json())
     content["layout"].pop("template", None)
+    return content
+
+
+def _rounded(content: Any) -> Any:
+    """Numbers to six digits: more than a screen has pixels, and half as many characters."""
+    if isinstance(content, float):
+        return float(f"{content:.6g}")
+    if isinstance(content, dict):
+        return {key: _rounded(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_rounded(value) for value in content]
     return content

@@ -9,12 +9,15 @@ from optuna.trial import FrozenTrial
 
 from hpo.config import StudyConfig
 from hpo.results.theme import GREY, SKY, VERMILLION, figure, short, text
-from hpo.results.values import LABELS, drawable, focus, ranked, value_of
+from hpo.results.values import LABELS, drawable, evenly, focus, ranked, value_of
 from hpo.space import Choices, Range, Value, ordered
 
 ABSENT = -0.14
 """Where trials pass that lack a conditional parameter."""
 JITTER = 0.05
+MAX_LINES, FEWEST_LINES = 1000, 200
+ALL_PLACES = 8000
+"""Of all lines on all axes."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ def parallel_coordinates(trials: Sequence[FrozenTrial], config: StudyConfig) -> 
     """Each complete trial as a line through its parameters to its value, the best tenth in front.
 
     Drawn as ordinary lines rather than `go.Parcoords`, which needs WebGL and skips trials that lack a
-    conditional parameter: here they pass below its axis.
+    conditional parameter: here they pass below its axis. Of many trials a sample is drawn, evenly spread
+    over their ranks.
 
     Raises:
         NothingToDraw: no trial is complete.
@@ -82,7 +86,8 @@ def parallel_coordinates(trials: Sequence[FrozenTrial], config: StudyConfig) -> 
     axes = [parameter_axis(name, config.search[name], complete) for name in names]
     limits = focus([value_of(trial) for trial in complete], config)
     axes.append(value_axis(LABELS[config.metric], limits))
-    order = ranked(complete, config)
+    by_rank = ranked(complete, config)
+    order = [by_rank[place] for place in evenly(len(by_rank), lines_of(config))]
     tenth, half = math.ceil(len(order) / 10), math.ceil(len(order) / 2)
     drawn = figure(
         _lines(order[half:], axes, "worse half", GREY, 0.4, 1),
@@ -115,6 +120,11 @@ def parallel_coordinates(trials: Sequence[FrozenTrial], config: StudyConfig) -> 
                 font={"size": 11},
             )
     return drawn
+
+
+def lines_of(config: StudyConfig) -> int:
+    """Trials that are drawn, at most."""
+    return max(FEWEST_LINES, min(MAX_LINES, ALL_PLACES // (len(config.search) + 1)))
 
 
 def _lines(

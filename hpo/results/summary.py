@@ -87,10 +87,11 @@ def searched(config: StudyConfig, trials: Sequence[FrozenTrial], data_sizes: Map
     names = list(config.search)
     parameters = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
     rows = [f"{data_sizes[part]:,} rows to {verb}" for part, verb in _PARTS.items() if part in data_sizes]
+    sizes = f" ({', '.join(rows)})" if rows else ""
     took = _duration(trials)
     return (
-        f"{len(trials):,} trials of {config.architecture} searched {parameters} on {data_name(config)} "
-        f"({', '.join(rows)}) with the sampler {config.sampler.name} and the pruner "
+        f"{len(trials):,} trials of {config.architecture} searched {parameters} on {data_name(config)}"
+        f"{sizes} with the sampler {config.sampler.name} and the pruner "
         f"{config.pruner.name}{took}: "
         f"{counts[TrialState.COMPLETE]:,} are complete, {counts[TrialState.PRUNED]:,} were pruned"
         f"{_infeasible(trials)}, "
@@ -104,6 +105,12 @@ def _infeasible(trials: Sequence[FrozenTrial]) -> str:
         return ""
     first = f"trial {refused[0].number}: {refused[0].user_attrs[INFEASIBLE]}"
     return f" ({len(refused):,} of them untrained, since they violate a constraint; the first, {first})"
+
+
+def unfinished(running: int, waiting: int) -> str:
+    """How far a search has come that goes on."""
+    runs = f"{running:,} trial{' runs' if running == 1 else 's run'}"
+    return f"The search has not ended: {runs} and {waiting:,} wait{'s' * (waiting == 1)}."
 
 
 _PARTS = {"train": "train on", "validation": "validate on", "test": "test on"}

@@ -23,16 +23,11 @@ def roc(metrics: ClassificationMetrics) -> go.Figure:
         raise NothingToDraw("ROC curves need test examples of at least two classes.")
     hardest = sorted(metrics.roc_curves, key=lambda curve: curve.auc)[:MAX_CURVES]
     curves = [
-        go.Scatter(
-            x=curve.false_positive_rate,
-            y=curve.true_positive_rate,
+        _curve(
+            index,
+            curve.false_positive_rate,
+            curve.true_positive_rate,
             name=f"{text(cut(curve.name, 28))} (AUC {curve.auc:.3f})",
-            mode="lines",
-            line={
-                "color": PALETTE[index % len(PALETTE)],
-                "dash": DASHES[index // len(PALETTE) % len(DASHES)],
-                "width": 2.2,
-            },
             hovertemplate="false positives %{x:.1%}, true positives %{y:.1%}<extra></extra>",
         )
         for index, curve in enumerate(curve for curve in metrics.roc_curves if curve in hardest)
@@ -45,8 +40,50 @@ def roc(metrics: ClassificationMetrics) -> go.Figure:
         line={"color": GREY, "dash": "dash", "width": 1},
         hoverinfo="skip",
     )
+    return _unit_square([*curves, chance], "false positive rate", "true positive rate")
+
+
+def precision_recall(metrics: ClassificationMetrics) -> go.Figure:
+    """Precision over recall, one curve for each class against the others; of many, the hardest `MAX_CURVES`.
+
+    Raises:
+        NothingToDraw: no class has both kinds of examples, or the curves were not recorded.
+    """
+    if not metrics.precision_recall_curves:
+        raise NothingToDraw(
+            "Precision-recall curves were not recorded by the version of hpo that finalized this study."
+            if metrics.roc_curves
+            else "Precision-recall curves need test examples of at least two classes."
+        )
+    hardest = sorted(metrics.precision_recall_curves, key=lambda curve: curve.average_precision)[:MAX_CURVES]
+    curves = [
+        _curve(
+            index,
+            curve.recall,
+            curve.precision,
+            name=f"{text(cut(curve.name, 28))} (AP {curve.average_precision:.3f})",
+            hovertemplate=f"recall %{{x:.1%}}, precision %{{y:.1%}}; guessing {curve.prevalence:.1%}"
+            "<extra></extra>",
+        )
+        for index, curve in enumerate(curve for curve in metrics.precision_recall_curves if curve in hardest)
+    ]
+    return _unit_square(curves, "recall", "precision")
+
+
+def _curve(index: int, x: list[float], y: list[float], **content: str) -> go.Scatter:
+    """The line of the class that is drawn as number `index`."""
+    line = {
+        "color": PALETTE[index % len(PALETTE)],
+        "dash": DASHES[index // len(PALETTE) % len(DASHES)],
+        "width": 2.2,
+    }
+    return go.Scatter(x=x, y=y, mode="lines", line=line, **content)
+
+
+def _unit_square(curves: list[go.Scatter], x: str, y: str) -> go.Figure:
+    """Curves between 0 and 1, below a legend of two columns."""
     rows = -(-len(curves) // 2)
-    drawn = figure(*curves, chance, x="false positive rate", y="true positive rate", height=440 + 22 * rows)
+    drawn = figure(*curves, x=x, y=y, height=440 + 22 * rows, showlegend=True)
     drawn.update_xaxes(range=[-0.01, 1.01], tickformat=".0%")
     return drawn.update_yaxes(range=[-0.01, 1.02], tickformat=".0%")
 
@@ -110,3 +147,34 @@ def predicted(metrics: RegressionMetrics) -> go.Figure:
     return figure(
         points, agreement, x="true value (target's unit)", y="predicted value (target's unit)", height=460
     )
+
+
+def calibration(metrics: ClassificationMetrics) -> go.Figure:
+    """The reliability diagram: how often predictions are right, over how sure the model was of them.
+
+    Raises:
+        NothingToDraw: it was not recorded.
+    """
+    known = metrics.calibration
+    if known is None:
+        raise NothingToDraw("Calibration was not recorded by the version of hpo that finalized this study.")
+    largest = max(found.n for found in known.bins)
+    points = go.Scatter(
+        x=[found.confidence for found in known.bins],
+        y=[found.accuracy for found in known.bins],
+        customdata=[found.n for found in known.bins],
+        mode="lines+markers",
+        name=f"exported model (ECE {known.ece:.3f})",
+        line={"color": BLUE, "width": 2},
+        marker={"color": BLUE, "size": [6 + 14 * (found.n / largest) ** 0.5 for found in known.bins]},
+        hovertemplate="%{customdata} examples: %{x:.1%} sure, %{y:.1%} right<extra></extra>",
+    )
+    agreement = go.Scatter(
+        x=[0, 1],
+        y=[0, 1],
+        name="as sure as right",
+        mode="lines",
+        line={"color": GREY, "dash": "dash", "width": 1},
+        hoverinfo="skip",
+    )
+    return _unit_square([points, agreement], "probability of the predicted class", "accuracy")

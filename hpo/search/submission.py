@@ -9,6 +9,7 @@ from optuna.study import StudyDirection
 from pydantic import ValidationError
 
 from hpo.config import StudyConfig
+from hpo.data.prepared import PreparedData
 from hpo.errors import UsageError
 from hpo.search.records import StudyRecord
 from hpo.search.status import CONFIG, RESULT, STARTED, WARM_START
@@ -17,17 +18,20 @@ from hpo.search.warmstart import beginning
 
 log = structlog.get_logger()
 
-FOLDER, FINGERPRINT = "hpo:folder", "hpo:fingerprint"
+FOLDER, FINGERPRINT, DATA = "hpo:folder", "hpo:fingerprint", "hpo:data"
 EARLIER_RESULTS = "hpo:earlier_results"
 
 
-def submit(studies: Studies, config: StudyConfig, fingerprint: str) -> StudyRecord:
+def submit(
+    studies: Studies, config: StudyConfig, fingerprint: str, data: Mapping[str, Any] | None = None
+) -> StudyRecord:
     """Register the study with its resolved configuration; the same one again changes nothing.
 
     Args:
         studies: Where.
         config: What the study file says.
         fingerprint: Of the data, so that no worker searches on others.
+        data: What is to be known of the data without them (`data_facts`).
 
     Raises:
         UsageError: a study of that name has another configuration or other data; the study to begin with
@@ -38,6 +42,7 @@ def submit(studies: Studies, config: StudyConfig, fingerprint: str) -> StudyReco
         CONFIG: config.model_dump(mode="json"),
         FOLDER: str(config.folder.resolve()),
         FINGERPRINT: fingerprint,
+        DATA: data,
     }
     trials: list[Any] = []
     if config.warm_start is not None and not studies.studies(config.name):
@@ -70,6 +75,12 @@ def _warm_start(studies: Studies, config: StudyConfig, name: str, fingerprint: s
             "its trials may have been chosen by examples that are test examples here"
         )
     return {"study": name, "same_data": same, "trials": trials}
+
+
+def data_facts(prepared: PreparedData) -> dict[str, Any]:
+    """Rows of each part, and what was noticed in the raw data: for reports that do not have them at hand."""
+    findings = [[finding.kind, finding.text] for finding in prepared.findings]
+    return {"sizes": dict(prepared.sizes), "findings": findings}
 
 
 def extend(studies: Studies, study: StudyRecord, trials: int) -> int:
