@@ -31,7 +31,6 @@ from hpo.results.finalize import FinalResult
 from hpo.results.findings import Finding, Subject
 from hpo.results.lanes import silent
 from hpo.results.metrics import ClassificationMetrics
-from hpo.results.seeds import SeedStatistics
 from hpo.search.database import Database
 from hpo.search.history import read_trials
 from hpo.search.status import INFEASIBLE, OPENINGS, WARM_START
@@ -335,8 +334,8 @@ def concluded(validation: float, test: float, metric: str = "accuracy") -> Subje
         test=ClassificationMetrics.model_construct(
             **dict.fromkeys(("accuracy", "precision", "recall", "f1", "roc_auc", "loss"), test),
             accuracy_interval=(test - 0.05, test + 0.05),
+            intervals={metric: (test - 0.05, test + 0.05)},
         ),
-        seeds={metric: SeedStatistics(mean=test, std=0.02, n=5)},
     )
     return subject(study_of(f"{SPACE}metric: {metric}"), result=result)
 

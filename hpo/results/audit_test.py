@@ -2,9 +2,7 @@
 
 from collections.abc import Iterator
 
-from hpo.results.finalize import FinalResult
 from hpo.results.findings import Finding, Subject, fine, unchecked, warning
-from hpo.results.metrics import ClassificationMetrics, Interval
 from hpo.results.summary import interval_text, number
 from hpo.results.values import LABELS
 from hpo.search.status import OPENINGS
@@ -19,11 +17,9 @@ def gap(subject: Subject) -> Iterator[Finding]:
         yield unchecked(name, NOT_YET)
         return
     mean, validated = result.winner.mean, result.winner.interval
-    value, tested = result.test.scalars().get(metric), interval_of(result, metric)
+    value, tested = result.test.scalars().get(metric), result.test.interval(metric)
     if mean is None or validated is None or value is None or tested is None:
-        yield unchecked(
-            name, f"The {LABELS[metric]} has no interval, in the re-evaluation or in the test: too few seeds."
-        )
+        yield unchecked(name, f"The {LABELS[metric]} has no interval, in the re-evaluation or in the test.")
         return
     evidence = {
         "validation": mean,
@@ -66,13 +62,3 @@ def openings(subject: Subject) -> Iterator[Finding]:
             "Report the first result, or test on new data.",
             **evidence,
         )
-
-
-def interval_of(result: FinalResult, metric: str) -> Interval | None:
-    """95 % interval of a test figure, by the test's size, else over the seeds of retraining."""
-    if metric == "accuracy" and isinstance(result.test, ClassificationMetrics):
-        return result.test.accuracy_interval
-    spread = result.seeds.get(metric)
-    if spread is None or spread.std is None:
-        return None
-    return spread.mean - 1.96 * spread.std, spread.mean + 1.96 * spread.std

@@ -80,7 +80,7 @@ def _measured(config: StudyConfig, result: FinalResult) -> Iterator[str]:
     yield "|---|---|---|---|"
     labels: Mapping[str, str] = {str(name): label for name, label in LABELS.items()}
     for name, value in result.test.scalars().items():
-        interval = getattr(result.test, f"{name}_interval", None)
+        interval = result.test.interval(name)
         within = interval_text(name, interval) if interval else ""
         spread = result.seeds.get(name)
         over = f"{number(name, spread.mean)}" if spread else ""
@@ -103,7 +103,9 @@ def _limits(
         if few:
             listed = ", ".join(few)
             yield f"* Classes with fewer than {FEW} test examples, whose figures say little: {listed}."
-        yield "* The probabilities have not been calibrated."
+        known = result.test.calibration
+        off = f": they are off by {known.ece:.3f} on average (expected calibration error)" if known else ""
+        yield f"* The probabilities have not been calibrated{off}."
     weights = environment["weights"]
     if weights["tested"] and weights["tested"] != weights["here"]:
         yield (

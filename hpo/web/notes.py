@@ -130,10 +130,9 @@ def _result(stored: Any) -> Iterator[str]:
     names = ("accuracy", "f1", "roc_auc") if test.get("task") == "classification" else ("rmse", "mae", "r2")
     known = {name: test[name] for name in names if isinstance(test.get(name), float)}
     figures = ", ".join(f"{name} {number(value)}" for name, value in known.items())
-    yield (
-        f"**Tested once:** the winner is trial {winner.get('number')}; on {test.get('n')} held-out examples: "
-        f"{plain(figures)}."
-    )
+    found = winner.get("number")
+    which = "the configuration's defaults" if found is None else f"trial {found}"
+    yield (f"**Tested once:** the winner is {which}; on {test.get('n')} held-out examples: {plain(figures)}.")
     report = Path(str(stored.get("out", ""))) / "report.html"
     yield f"**Report:** `{code(str(report))}`, where it was finalized."
 
