@@ -224,6 +224,7 @@ def _write(staging: Path, prepared: PreparedData, rows: Rows, test: Rows, digest
         "input_shape": prepared.input_shape,
         "feature_names": prepared.feature_names,
         "sizes": prepared.sizes,
+        "test_counts": prepared.test_counts,
         "findings": [asdict(finding) for finding in prepared.findings],
         "targets": [[fold.target_mean, fold.target_scale] for fold in prepared.folds],
         "normalizations": [asdict(fold.normalization) for fold in prepared.folds if fold.normalization],
@@ -273,6 +274,7 @@ def _prepared(folder: Path, manifest: dict[str, Any], folds: tuple[Fold, ...]) -
         folds=folds,
         findings=tuple(Finding(**finding) for finding in manifest["findings"]),
         cache=folder,
+        test_counts=tuple(manifest.get("test_counts", ())),
     )
 
 

@@ -29,7 +29,7 @@ def build(config: StudyConfig, source: Source, key: str, folder: Path) -> Prepar
     Raises:
         DataError: the data are unusable, or the cache cannot be written.
     """
-    table = _sampled(_cleaned(source.read(), config), config)
+    table = _sampled(cleaned(source.read(), config), config)
     rows, test = _sealed(table, config)
     parts = splits.validation_splits(rows.targets, len(table.targets), config)
     folds = _folds(rows, parts, config)
@@ -49,6 +49,7 @@ def build(config: StudyConfig, source: Source, key: str, folder: Path) -> Prepar
         folds=folds,
         findings=(*table.findings, *_absent_classes(table, test.targets, rows.targets, parts)),
         cache=folder,
+        test_counts=_counts(test.targets, table.classes),
     )
     store(prepared, rows, test, Digests.of(rows, test, parts))
     return prepared
@@ -133,7 +134,12 @@ def _missing(config: StudyConfig) -> str:
     return config.data.missing if isinstance(config.data, CsvData) else "median"
 
 
-def _cleaned(raw: RawTable | RawImages, config: StudyConfig) -> Table:
+def cleaned(raw: RawTable | RawImages, config: StudyConfig) -> Table:
+    """All rows of the study's data, before they are split.
+
+    Raises:
+        DataError: they are unusable.
+    """
     if isinstance(raw, RawImages):
         return clean_images(raw, config.data if isinstance(config.data, ImageData) else None)
     return clean(raw, config.task, _missing(config))
@@ -217,6 +223,13 @@ def _target_statistics(targets: Targets, task: Task) -> tuple[float, float]:
     if task == "classification":
         return 0.0, 1.0
     return float(targets.mean()), float(targets.std()) or 1.0
+
+
+def _counts(targets: Targets, classes: tuple[str, ...]) -> tuple[int, ...]:
+    """Rows of each class."""
+    if not classes:
+        return ()
+    return tuple(np.bincount(targets.astype(np.int64), minlength=len(classes)).tolist())
 
 
 def _absent_classes(

@@ -79,6 +79,9 @@ class PreparedData:
     findings: tuple[Finding, ...]
     cache: Path
     """The folder that holds the parts, among them the sealed test set."""
+    test_counts: tuple[int, ...] = ()
+    """Test rows of each class, counted as they were sealed; empty for regression, and where the cache is
+    older than these counts."""
 
     @property
     def outputs(self) -> int:

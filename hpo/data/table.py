@@ -32,6 +32,16 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class Unparsable:
+    """Cells of a column of numbers that are none, and count as missing."""
+
+    column: str
+    rows: NDArray[np.int64]
+    texts: tuple[str, ...]
+    """What stands in each."""
+
+
+@dataclass(frozen=True)
 class RawTable:
     """Columns that know their kind, labels as they were read."""
 
@@ -45,6 +55,8 @@ class RawTable:
     place: str
     """line or row"""
     findings: tuple[Finding, ...] = ()
+    unparsable: tuple["Unparsable", ...] = ()
+    """By column: cells that were to be numbers and are not."""
 
     def at(self, mask: NDArray[np.bool_]) -> str:
         """The places where `mask` is true, for a message."""
@@ -66,6 +78,8 @@ class Table:
     findings: tuple[Finding, ...]
     test: Rows | None = None
     """The data's own test part, where they have one: rows beyond those above."""
+    places: NDArray[np.int64] | None = None
+    """[N] of a table: as in `RawTable`."""
 
 
 def as_images(features: Features) -> NDArray[np.uint8] | None:
@@ -94,7 +108,8 @@ def clean(raw: RawTable, task: Task, missing: str) -> Table:
     kept = _drop_incomplete(raw) if missing == "drop" else raw
     classes, targets = _classes(kept) if task == "classification" else ((), _numbers(kept))
     notes = (*_constant(kept), *_duplicates(kept, targets), *_imputed(kept, missing))
-    return Table(raw.where, kept.features, targets, classes, len(raw.labels), (*kept.findings, *notes))
+    findings = (*kept.findings, *notes)
+    return Table(raw.where, kept.features, targets, classes, len(raw.labels), findings, places=kept.places)
 
 
 def _without_empty_columns(raw: RawTable) -> RawTable:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from hpo.config import CsvData
 from hpo.data.csvfile import Cells, read_cells
 from hpo.data.prepared import Finding
-from hpo.data.table import RawTable
+from hpo.data.table import RawTable, Unparsable
 from hpo.errors import DataError
 
 NUMERIC_SHARE = 0.8
@@ -37,13 +37,15 @@ def parse_csv(where: str, content: bytes, data: CsvData) -> RawTable:
     _check_names(where, data, [str(name) for name in cells.frame])
     left_out = {data.target, *data.ignore}
     findings = [Finding("blank", f"{cells.blank_lines} blank lines")] if cells.blank_lines else []
+    unparsable: list[Unparsable] = []
     columns: dict[str, pd.Series] = {}
     for name in cells.frame:
         if name not in left_out:
-            columns[str(name)] = _column(where, data, cells, str(name), findings)
+            columns[str(name)] = _column(where, data, cells, str(name), findings, unparsable)
     labels = blank_to_missing(cells.frame[data.target])
     features = pd.DataFrame(columns, index=cells.frame.index)
-    return RawTable(where, features, labels.to_numpy(object), cells.lines, "line", tuple(findings))
+    values = labels.to_numpy(object)
+    return RawTable(where, features, values, cells.lines, "line", tuple(findings), tuple(unparsable))
 
 
 def _check_names(where: str, data: CsvData, names: list[str]) -> None:
@@ -77,23 +79,32 @@ def blank_to_missing(cells: pd.Series) -> pd.Series:
     return stripped.where(~stripped.isin(MISSING), np.nan)
 
 
-def _column(where: str, data: CsvData, cells: Cells, name: str, findings: list[Finding]) -> pd.Series:
-    """The column as floats or as categories."""
+def _column(
+    where: str,
+    data: CsvData,
+    cells: Cells,
+    name: str,
+    findings: list[Finding],
+    unparsable: list[Unparsable],
+) -> pd.Series:
+    """The column as floats or as categories; what was noticed joins `findings` and `unparsable`."""
     text = cells.frame[name]
-    values, unparsable, present = parsed_numbers(text)
-    parsed = present.sum() - unparsable.sum()
+    values, dirt, present = parsed_numbers(text)
+    parsed = present.sum() - dirt.sum()
     numeric = parsed >= NUMERIC_SHARE * present.sum() and name not in data.categorical
     if not numeric:
         if name in data.zero_is_missing:
-            first = text[unparsable].iloc[0]
+            first = text[dirt].iloc[0]
             raise DataError(
                 f"{where}: column {name!r} (data.zero_is_missing) is not numeric: "
-                f"{unparsable.sum()} of {present.sum()} cells are no numbers, such as {first!r}"
+                f"{dirt.sum()} of {present.sum()} cells are no numbers, such as {first!r}"
             )
         categories = blank_to_missing(text)
         findings.extend(_too_many_categories(name, categories))
         return categories
-    findings.extend(_unparsable(cells, name, unparsable))
+    findings.extend(_unparsable(cells, name, dirt))
+    if dirt.any():
+        unparsable.append(Unparsable(name, np.flatnonzero(dirt), tuple(text[dirt])))
     if name in data.zero_is_missing:
         zeros = values == 0
         findings.append(Finding("zero", f"column {name!r}: {zeros.sum()} zeros count as missing"))
