@@ -11,6 +11,7 @@
     predict       predict
     dashboard     dashboard, dashboard set-password
     explain       explain
+    describe      describe
     databases     db init, db status, db upgrade
 
 `placing` has where workers run, `arguments` has what several of them take, `output` where they print to.
@@ -27,6 +28,7 @@ from hpo.cli.audit import audit
 from hpo.cli.compare import compare
 from hpo.cli.dashboard import dashboard
 from hpo.cli.databases import db
+from hpo.cli.describe import describe
 from hpo.cli.explain import explain
 from hpo.cli.export import export
 from hpo.cli.placing import RayCommand
@@ -77,6 +79,7 @@ for command in (
     explain,
     export,
     predict,
+    describe,
     schema,
 ):
     app.command()(command)

@@ -41,6 +41,18 @@ Shared = Annotated[
         show_default="beside the SQLite file, else ./checkpoints",
     ),
 ]
+Png = Annotated[
+    Path | None,
+    typer.Option(
+        "--png",
+        metavar="FOLDER",
+        help="Also write each figure as a PNG there (needs hpo[images] and Chrome).",
+    ),
+]
+Svg = Annotated[
+    Path | None,
+    typer.Option("--svg", metavar="FOLDER", help="Also write each figure as an SVG there (likewise)."),
+]
 Threads = Annotated[int, typer.Option(min=1, help="Torch threads of a process.")]
 Out = Annotated[Path | None, typer.Option(help="Results folder.", show_default="results/STUDY")]
 Ray = Annotated[
