@@ -23,9 +23,11 @@ log-normal ones stay below 5, exponential ones below 3."""
 OUTLIER_RULE = (
     f"An outlier is more than {FAR:.0f} robust standard deviations (1.4826 times the median absolute "
     "deviation) from the column's median, after a Yeo-Johnson transform that is fitted to its middle 98 %: "
-    "skew alone accuses no one. Columns in which half of the cells are equal, or that have few values, are "
-    "not judged."
+    "skew alone accuses no one. Where more than 2 % are so far out they are no outliers. Columns in which "
+    "half of the cells are equal, or that have few values, are not judged."
 )
+FREQUENT, FEWEST = 0.02, 3
+"""Share of a column (and number) beyond which what is far out is a group of its own, or a heavy tail."""
 FEW = 10
 """Distinct values below which a column is not judged."""
 APART = 3.0
@@ -173,7 +175,8 @@ def outliers(values: Values) -> NDArray[np.int64]:
         return np.zeros(0, np.int64)
     distance = np.nan_to_num(np.abs(moved - middle) / scale)
     order = np.argsort(-distance, kind="stable")
-    return order[: int((distance > FAR).sum())]
+    far = int((distance > FAR).sum())
+    return order[: far if far <= max(FEWEST, FREQUENT * len(present)) else 0]
 
 
 def _evenly(values: Values, most: int = 5000) -> Values:

@@ -90,7 +90,7 @@ def balance(parts: Sequence[PartFacts], classes: Sequence[str], things: str) -> 
             x=places,
             y=part.counts,
             name=part.name,
-            marker={"color": color, "pattern": {"shape": pattern}},
+            marker={"color": color, "pattern": {"shape": pattern, "fillmode": "overlay"}},
             customdata=names,
             hovertemplate=f"%{{customdata}}: %{{y:,}} {things}, {part.name}<extra></extra>",
         )
@@ -98,6 +98,7 @@ def balance(parts: Sequence[PartFacts], classes: Sequence[str], things: str) -> 
         if part.counts
     ]
     drawn = figure(*bars, x="class", y=things, height=380, barmode="stack", bargap=0.25)
+    drawn.update_layout(legend_traceorder="normal")
     return _class_axis(drawn, names)
 
 
@@ -149,7 +150,7 @@ def missing(columns: Sequence[Column], rows: int) -> go.Figure:
             x=[count / rows for count in counts],
             orientation="h",
             name=name,
-            marker={"color": color, "pattern": {"shape": pattern}},
+            marker={"color": color, "pattern": {"shape": pattern, "fillmode": "overlay"}},
             customdata=counts,
             hovertemplate=f"%{{customdata:,}} cells: {name} (%{{x:.2%}})<extra></extra>",
         )
@@ -158,6 +159,7 @@ def missing(columns: Sequence[Column], rows: int) -> go.Figure:
     ]
     height = 170 + 24 * len(found)
     drawn = figure(*bars, x="share of the column's cells", y="column", height=height, barmode="stack")
+    drawn.update_layout(legend_traceorder="normal")
     drawn.update_xaxes(tickformat=".1~%", rangemode="tozero")
     return drawn.update_yaxes(tickmode="array", tickvals=list(range(len(found))), ticktext=names)
 

@@ -12,9 +12,9 @@ from hpo.results.metrics import Record
 LARGEST_SIDE = 48
 """Pixels that labels are judged by."""
 BRIGHTNESS_RULE = (
-    "Brightness is the mean of an image's pixels. An image stands apart where its brightness or its "
-    f"contrast (the standard deviation of its pixels) is more than {FAR:.0f} robust standard deviations from "
-    "the median of all."
+    "Brightness is the mean of an image's pixels. An image stands apart where its brightness or its contrast "
+    f"(the standard deviation of its pixels) is more than {FAR:.0f} robust standard deviations from the "
+    "median of its class."
 )
 
 
@@ -51,9 +51,9 @@ def image_facts(images: UnsealedImages, classes: tuple[str, ...], numbers: NDArr
     flat = pixels.reshape(len(pixels), -1)
     mean, deviation = _moments(flat)
     blank = np.flatnonzero(deviation == 0)
-    apart = np.union1d(outliers(mean), outliers(deviation))
-    codes = images.targets.astype(np.int64)
-    named = np.array(classes or ("",), object)[codes if classes else np.zeros(len(codes), np.int64)]
+    codes = images.targets.astype(np.int64) if classes else np.zeros(len(pixels), np.int64)
+    named = np.array(classes or ("",), object)[codes]
+    apart = _apart(codes, mean, deviation)
     suspects = (
         suspect_labels(_shrunk(pixels), codes, numbers, classes)
         if classes
@@ -70,6 +70,15 @@ def image_facts(images: UnsealedImages, classes: tuple[str, ...], numbers: NDArr
         near=near_duplicates(pixels, images.validation, named, numbers),
         suspects=suspects,
     )
+
+
+def _apart(codes: NDArray[np.int64], *measures: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Images that are outliers of their class in a measure: classes differ in brightness by nature."""
+    found = [np.zeros(0, np.int64)]
+    for code in np.unique(codes):
+        rows = np.flatnonzero(codes == code)
+        found += [rows[outliers(measure[rows])] for measure in measures]
+    return np.unique(np.concatenate(found))
 
 
 def _shrunk(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -25,6 +25,8 @@ SURE, UNLIKELY = 0.9, 0.05
 """What both models must give the other label, at least, and the given one, at most."""
 NAMED = 20
 LEVEL = 0.05
+LEAST_WRONG = 0.005
+"""Of answers that a model is sure of, whatever it says itself: kept labels are no better."""
 COMPONENTS = 40
 """Principal components of an image."""
 RULE = (
@@ -102,7 +104,7 @@ def suspect_labels(
     )
     own = both[:, np.arange(len(codes)), codes].max(axis=0)
     agreed = both.min(axis=0)
-    sure = agreed.max(axis=1)
+    wrong = np.sqrt(np.maximum(1 - both, LEAST_WRONG).prod(axis=0)).min(axis=1)[agreed.max(axis=1) >= SURE]
     agreed[np.arange(len(codes)), codes] = 0
     sureness = agreed.max(axis=1)
     suspect = np.flatnonzero((sureness >= SURE) & (own <= UNLIKELY))
@@ -110,7 +112,7 @@ def suspect_labels(
     return Suspects(
         looked_at=len(codes),
         count=len(suspect),
-        expected=float((1 - sure[sure >= SURE]).sum()),
+        expected=float(wrong.sum()),
         examples=tuple(
             Suspect(
                 place=int(places[row]),

@@ -18,7 +18,7 @@ from hpo.results.metrics import Record
 
 HEIGHT, WIDTH = 16, 17
 NOTABLE = 8 / 255
-"""Share of the range of grey that counts as brighter: less is noise, on a flat ground above all."""
+"""Share of an image's own range of grey that counts as brighter: less is noise, above all on flat ground."""
 MOST_BITS = 16
 """Of 256, that two hashes may differ in."""
 ALIKE = 0.99
@@ -95,11 +95,11 @@ def _closest(
 ) -> dict[int, tuple[float, int]]:
     """By validation row: the correlation with the most similar training row, and that row."""
     found: dict[int, tuple[float, int]] = {}
-    small = _small(pixels[train], float(pixels.max()) or 1.0)
+    small = _small(pixels[train])
     hashes, unit = _hashes(small), _unit(small.flatten(1))
     for start in range(0, len(held_out), BLOCK):
         rows = held_out[start : start + BLOCK]
-        own = _small(pixels[rows], float(pixels.max()) or 1.0)
+        own = _small(pixels[rows])
         bits = (hashes.shape[1] - _hashes(own) @ hashes.T) / 2
         close = (bits <= MOST_BITS) & (_unit(own.flatten(1)) @ unit.T >= CANDIDATE)
         for here, there in torch.nonzero(close).tolist():
@@ -110,10 +110,12 @@ def _closest(
     return found
 
 
-def _small(pixels: NDArray[np.uint8], brightest: float) -> Tensor:
-    """[N, 16, 17] grey, of 0 to 1."""
+def _small(pixels: NDArray[np.uint8]) -> Tensor:
+    """[N, 16, 17] grey; each image has a range of 1, so that a darker copy has the same hash."""
     grey = torch.from_numpy(pixels.mean(axis=1, dtype=np.float32))[:, None]
-    return adaptive_avg_pool2d(grey, (HEIGHT, WIDTH))[:, 0] / brightest
+    small = adaptive_avg_pool2d(grey, (HEIGHT, WIDTH))[:, 0]
+    extent = small.amax((1, 2), keepdim=True) - small.amin((1, 2), keepdim=True)
+    return small / extent.clamp(min=1e-3)
 
 
 def _hashes(small: Tensor) -> Tensor:

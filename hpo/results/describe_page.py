@@ -97,7 +97,8 @@ def _of_table(facts: Facts, table: TableFacts, view: View) -> Iterator[Section]:
     lacking = drawn_panel(
         "missing",
         "Missing cells",
-        f"Of each column, the worst {describe_figures.BARS} at most.",
+        "Cells without a value, by column"
+        + (f"; the worst {describe_figures.BARS}." if len(table.columns) > describe_figures.BARS else "."),
         lambda: describe_figures.missing(table.columns, table.rows),
     )
     yield Section("target-and-gaps", "Target and gaps", "", [target, lacking], "pair")
@@ -181,8 +182,8 @@ def _projection(found: Projection | None) -> Section:
     return Section(
         "components",
         "Principal components",
-        "Of the standardized columns, categories as 0/1 columns, missing cells filled in with the median; "
-        f"cells beyond 5 standard deviations are cut. At most {POINTS:,} rows.",
+        "Of the standardized columns, categories as 0/1 columns, missing cells filled in with the median, "
+        f"outliers cut. At most {POINTS:,} rows.",
         [
             drawn_panel(
                 "pca",

@@ -68,8 +68,10 @@ def pairs(view: View, leading: Sequence[str]) -> go.Figure:
     if len(names) < 2:
         raise NothingToDraw("There are no two columns of numbers.")
     size = len(names) - 1
-    drawn = make_subplots(size, size, shared_xaxes=True, shared_yaxes=True, horizontal_spacing=0.03)
-    drawn.update_layout(template=LIGHT, height=190 + 190 * size)
+    drawn = make_subplots(
+        size, size, shared_xaxes=True, shared_yaxes=True, horizontal_spacing=0.03, vertical_spacing=0.03
+    )
+    drawn.update_layout(template=LIGHT, height=150 + 150 * size)
     for row in range(1, size + 1):
         for column in range(1, row + 1):
             for found in series(sample.groups):

@@ -14,8 +14,6 @@ from hpo.results.describe_groups import Groups, View
 
 MOST_CATEGORIES = 50
 """Of a column that becomes a 0/1 column for each; one with more is left out."""
-WIDEST = 5.0
-"""Deviations that a standardized cell is cut to: a single outlier would be a component of its own."""
 COMPONENTS = 10
 
 
@@ -24,8 +22,15 @@ def encoded(frame: pd.DataFrame) -> NDArray[np.float32]:
     used = [name for name in frame if is_numeric(frame[name]) or frame[name].nunique() <= MOST_CATEGORIES]
     if not used:
         return np.zeros((len(frame), 0), np.float32)
-    values = transform(fit(frame[used], "median"), frame[used]).numpy()
-    return cast("NDArray[np.float32]", np.clip(values, -WIDEST, WIDEST))
+    cut = frame[used].apply(lambda column: _cut(column) if is_numeric(column) else column)
+    return cast("NDArray[np.float32]", transform(fit(cut, "median"), cut).numpy())
+
+
+def _cut(column: pd.Series) -> pd.Series:
+    """Without what is twice as far out as the middle 98 %: one outlier would squeeze all others together."""
+    low, high = float(column.quantile(0.01)), float(column.quantile(0.99))
+    cut: pd.Series = column.clip(low - (high - low), high + (high - low))
+    return cut
 
 
 @dataclass(frozen=True)

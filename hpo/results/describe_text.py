@@ -6,7 +6,7 @@ from hpo.results.describe import Facts, TableFacts
 from hpo.results.describe_columns import Column
 from hpo.results.describe_images import ImageFacts
 
-NAMED = 5
+NAMED = 8
 RARE = 0.05
 """Share of the rows below which a class is called rare, if it has less than a fifth of an even share too."""
 
