@@ -94,11 +94,12 @@ def _looks_right(found: dict[str, Any], plots: int, name: str) -> None:
 LOOK = """() => {
     const plots = [...document.querySelectorAll(".js-plotly-plot")];
     const parts = ".legend .bg, .xtitle, .ytitle, .xtick text, .ytick text";
+    const X = "[class^=x][class$=title]", Y = "[class^=y][class$=title]";
     const marks = ".point, .points path, .js-line, .hm image, .box, .bars path";
     return {
         plots: plots.length,
         empty: plots.filter((plot) => !plot.querySelector(marks)).map((plot) => plot.id),
-        untitled: plots.filter((plot) => !plot.querySelector(".xtitle") || !plot.querySelector(".ytitle")
+        untitled: plots.filter((plot) => !plot.querySelector(X) || !plot.querySelector(Y)
             || !document.getElementById(plot.id + "-title").textContent.trim()).map((plot) => plot.id),
         wide: document.documentElement.scrollWidth > innerWidth ? [document.documentElement.scrollWidth]
             : [...document.querySelectorAll("body *")].filter((element) =>
