@@ -158,7 +158,7 @@ def missing(columns: Sequence[Column], rows: int) -> go.Figure:
         if any(counts)
     ]
     height = 170 + 24 * len(found)
-    drawn = figure(*bars, x="share of the column's cells", y="column", height=height, barmode="stack")
+    drawn = figure(*bars, x="share of cells", y="column", height=height, barmode="stack")
     drawn.update_layout(legend_traceorder="normal")
     drawn.update_xaxes(tickformat=".1~%", rangemode="tozero")
     return drawn.update_yaxes(tickmode="array", tickvals=list(range(len(found))), ticktext=names)
@@ -266,7 +266,7 @@ def information(found: MutualInformation) -> go.Figure:
         hovertemplate="noise: %{x:.3f} bits<extra></extra>",
     )
     height = 170 + 22 * len(leading)
-    drawn = figure(bars, chance, x="mutual information with the target (bits)", y="column", height=height)
+    drawn = figure(bars, chance, x="mutual information (bits)", y="column", height=height)
     drawn.update_xaxes(rangemode="tozero")
     return drawn.update_yaxes(
         tickmode="array", tickvals=places, ticktext=names, range=[-0.6, len(leading) - 0.4], showgrid=False
