@@ -17,6 +17,7 @@ TWINS, CONTRADICTING = (50, 51, 52), (60, 61, 62)
 MISLABELLED = tuple(range(70, 79))
 FAR_TARGET = 80
 """Lines of the file. A few rows are sealed, and what is planted in these must not be found."""
+BLANK, MISLABELLED_IMAGES = 100, slice(200, 212)
 
 
 def table(folder: Path, task: str = "classification") -> StudyConfig:
@@ -75,16 +76,22 @@ def images(folder: Path) -> StudyConfig:
 
     Planted: darker copies of one image; a blank one; mislabelled ones.
     """
+    pixels, labels = pictures()
+    image_files.write_part(folder, "train", pixels, labels)
+    data = {"source": "idx", "path": ".", "class_names": ["bars", HOSTILE, "cross"]}
+    return study(folder, data, architecture="cnn")
+
+
+def pictures() -> "tuple[np.typing.NDArray[np.uint8], np.typing.NDArray[np.uint8]]":
+    """Those images, in the order of their file: [N, 20, 20] and labels."""
     random = np.random.default_rng(0)
     labels = np.arange(360, dtype=np.uint8) % 3
     pixels = np.stack([_drawn(int(label), random) for label in labels])
     for copy in range(9, 99, 3):  # of image 0
         pixels[copy] = (pixels[0] * 0.8).astype(np.uint8)
-    pixels[100] = 9
-    labels[200:212] = (labels[200:212] + 1) % 3
-    image_files.write_part(folder, "train", pixels, labels)
-    data = {"source": "idx", "path": ".", "class_names": ["bars", HOSTILE, "cross"]}
-    return study(folder, data, architecture="cnn")
+    pixels[BLANK] = 9
+    labels[MISLABELLED_IMAGES] = (labels[MISLABELLED_IMAGES] + 1) % 3
+    return pixels, labels
 
 
 def _drawn(label: int, random: np.random.Generator) -> "np.typing.NDArray[np.uint8]":

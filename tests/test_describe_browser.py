@@ -76,7 +76,7 @@ def test_a_page_opens_whole_and_quiet_and_fits_every_screen(
     for width, scheme in SCREENS:
         opened.set_viewport_size({"width": width, "height": 900})
         opened.emulate_media(color_scheme=scheme)
-        opened.wait_for_timeout(300)  # plots follow the window after a moment
+        opened.wait_for_function(FITTED, arg=width)  # plots follow the window after a moment
         _looks_right(opened.evaluate(LOOK), plots, path.stem)
     opened.close()
     assert said == []
@@ -91,6 +91,9 @@ def _looks_right(found: dict[str, Any], plots: int, name: str) -> None:
         assert dirt.HOSTILE in found["text"]
 
 
+FITTED = """(width) => innerWidth === width &&
+    [...document.querySelectorAll(".js-plotly-plot")].every((plot) =>
+        Math.abs(plot.querySelector(".main-svg").clientWidth - plot.clientWidth) <= 1)"""
 LOOK = """() => {
     const plots = [...document.querySelectorAll(".js-plotly-plot")];
     const parts = ".legend .bg, .xtitle, .ytitle, .xtick text, .ytick text";

@@ -22,12 +22,15 @@ FAR = 6.0
 log-normal ones stay below 5, exponential ones below 3."""
 OUTLIER_RULE = (
     f"An outlier is more than {FAR:.0f} robust standard deviations (1.4826 times the median absolute "
-    "deviation) from the column's median, after a Yeo-Johnson transform that is fitted to its middle 98 %: "
-    "skew alone accuses no one. Where more than 2 % are so far out they are no outliers. Columns in which "
-    "half of the cells are equal, or that have few values, are not judged."
+    "deviation) from the column's median, after a Yeo-Johnson transform that is fitted to its middle 90 %: "
+    "skew alone accuses no one. Where more than 2 % are so far out, the column has a heavy tail or a second "
+    "group: then only those count, a tenth at most, that are twice as far out as all the others. Columns in "
+    "which half of the cells are equal, or that have few values, are not judged."
 )
 FREQUENT, FEWEST = 0.02, 3
-"""Share of a column (and number) beyond which what is far out is a group of its own, or a heavy tail."""
+"""Share of a column (and number) beyond which what is far out may be a group of its own, or a heavy tail."""
+GROUP = 0.1
+"""Share of a column that absurd values have at most: more are a group."""
 FEW = 10
 """Distinct values below which a column is not judged."""
 APART = 3.0
@@ -166,7 +169,7 @@ def outliers(values: Values) -> NDArray[np.int64]:
     if scale == 0:
         return np.zeros(0, np.int64)
     standard = (values - middle) / scale
-    low, high = np.nanpercentile(standard, [1, 99])
+    low, high = np.nanpercentile(standard, [5, 95])
     core = standard[(standard >= low) & (standard <= high)]
     power = min(2.0, max(0.0, float(stats.yeojohnson(_evenly(core))[1])))  # beyond, it would swallow outliers
     moved = stats.yeojohnson(standard, power)
@@ -175,8 +178,16 @@ def outliers(values: Values) -> NDArray[np.int64]:
         return np.zeros(0, np.int64)
     distance = np.nan_to_num(np.abs(moved - middle) / scale)
     order = np.argsort(-distance, kind="stable")
+    return order[: _outlying(distance[order], len(present))]
+
+
+def _outlying(distance: Values, count: int) -> int:
+    """How many of the distances, the greatest first, are outliers of a column with `count` cells."""
     far = int((distance > FAR).sum())
-    return order[: far if far <= max(FEWEST, FREQUENT * len(present)) else 0]
+    if far <= max(FEWEST, FREQUENT * count):
+        return far
+    apart = np.flatnonzero(distance[:far] >= 2 * distance[1 : far + 1]) + 1
+    return int(apart[apart <= GROUP * count].max(initial=0))
 
 
 def _evenly(values: Values, most: int = 5000) -> Values:

@@ -113,7 +113,7 @@ def _class_axis(drawn: go.Figure, names: Sequence[str]) -> go.Figure:
 def targets_by_part(view: View) -> go.Figure:
     """The numbers to predict, as shares of each part."""
     values = view.targets.astype(np.float64)
-    edges = np.histogram_bin_edges(values, BINS)
+    edges = np.histogram_bin_edges(values, BINS, range=_middle(values))
     lines = [
         _steps(values[rows], edges, name, color, dash)
         for name, rows, color, dash in (
@@ -167,7 +167,7 @@ def missing(columns: Sequence[Column], rows: int) -> go.Figure:
 def distribution(view: View, name: str) -> go.Figure:
     """A column's values by group: shares of each group's rows."""
     column = view.frame[name]
-    kinds = list(series(view.groups, most=18))
+    kinds = list(series(view.groups, most=20))
     if is_numeric(column):
         drawn = _numbers(column.to_numpy(np.float64), kinds, name)
     else:
@@ -178,7 +178,7 @@ def distribution(view: View, name: str) -> go.Figure:
 
 def _numbers(values: NDArray[np.float64], kinds: Sequence[Series], name: str) -> go.Figure:
     present = values[np.isfinite(values)]
-    low, high = np.percentile(present, [0.5, 99.5])
+    low, high = _middle(present)
     distinct = np.unique(present[(present >= low) & (present <= high)])
     if len(distinct) <= BINS and bool((distinct == np.round(distinct)).all()):
         edges = np.arange(distinct[0] - 0.5, distinct[-1] + 1) if np.ptp(distinct) <= BINS else None
@@ -186,9 +186,15 @@ def _numbers(values: NDArray[np.float64], kinds: Sequence[Series], name: str) ->
         edges = None
     edges = np.histogram_bin_edges(present, BINS, range=(low, high)) if edges is None else edges
     lines = [_steps(values[found.rows], edges, found.name, found.color, found.dash) for found in kinds]
-    drawn = figure(*lines, x=str(cut(name, 40)), y="share of the class")
+    drawn = figure(*lines, x=str(cut(name, 40)), y="share of its rows")
     drawn.update_xaxes(title_text=cut(name, 40), nticks=6)
     return drawn.update_yaxes(tickformat=".0%", rangemode="tozero", nticks=6)
+
+
+def _middle(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The range of the middle 99 %: one absurd value would squeeze all others into one bin."""
+    low, high = np.percentile(values, [0.5, 99.5])
+    return float(low), float(high)
 
 
 def _steps(
@@ -230,7 +236,7 @@ def _categories(column: pd.Series, kinds: Sequence[Series], name: str) -> go.Fig
             )
         )
     labels = [cut(category, 14) for category in names]
-    drawn = figure(*bars, x="", y="share of the class", barmode="group")
+    drawn = figure(*bars, x="", y="share of its rows", barmode="group")
     angle = -45 if max(map(len, labels)) * len(labels) > 24 else 0
     drawn.update_xaxes(
         title_text=cut(name, 40),
@@ -266,7 +272,7 @@ def information(found: MutualInformation) -> go.Figure:
         hovertemplate="noise: %{x:.3f} bits<extra></extra>",
     )
     height = 170 + 22 * len(leading)
-    drawn = figure(bars, chance, x="mutual information (bits)", y="column", height=height)
+    drawn = figure(bars, chance, x="information (bits)", y="column", height=height)
     drawn.update_xaxes(rangemode="tozero")
     return drawn.update_yaxes(
         tickmode="array", tickvals=places, ticktext=names, range=[-0.6, len(leading) - 0.4], showgrid=False

@@ -35,7 +35,7 @@ class View:
     """The rows of a table that will be trained and validated on."""
 
     frame: pd.DataFrame
-    """[N, F] as in `UnsealedTable`, without empty columns"""
+    """[N, F] as in `UnsealedTable`, without empty and constant columns"""
     targets: Targets
     places: NDArray[np.int64]
     validation: NDArray[np.bool_]
@@ -63,7 +63,7 @@ def view_of(table: UnsealedTable, classes: tuple[str, ...]) -> View:
     frame = table.frame[kept]
     targets = table.targets[kept]
     return View(
-        frame.loc[:, frame.notna().any()],
+        frame.loc[:, frame.nunique() > 1],
         targets,
         table.places[kept],
         table.validation[kept],

@@ -92,7 +92,10 @@ def _of_table(facts: Facts, table: TableFacts, view: View) -> Iterator[Section]:
     if facts.classes:
         target = _balance(facts, "rows")
     else:
-        caption = "The numbers to predict, in both parts that are not sealed."
+        caption = (
+            "The numbers to predict, in both parts that are not sealed. What lies beyond the middle 99 % "
+            "counts in the outermost bins."
+        )
         target = drawn_panel("target", "The target", caption, lambda: describe_figures.targets_by_part(view))
     lacking = drawn_panel(
         "missing",
@@ -122,8 +125,9 @@ def _distributions(view: View, leading: Sequence[str], classes: bool) -> Section
     return Section(
         "distributions",
         f"Columns by {whose}",
-        "Shares of each class's rows, so that rare classes can be compared; the columns that tell most "
-        f"about the target come first. What lies beyond the middle 99 % counts in the outermost bins.{more}",
+        f"Shares of each {whose.split()[0]}'s rows, so that rare ones can be compared; the columns that tell "
+        "most about the target come first. What lies beyond the middle 99 % counts in the outermost bins."
+        + more,
         drawn,
         "grid",
     )
@@ -132,7 +136,7 @@ def _distributions(view: View, leading: Sequence[str], classes: bool) -> Section
 def _relations(table: TableFacts, view: View, leading: Sequence[str]) -> Section:
     found, telling = table.correlations, table.information
     assert found is not None and telling is not None  # there is a column
-    wide = min(700, 130 + 18 * len(found.pearson.columns)) if found.pearson else 0
+    wide = describe_plane.width(found.pearson)
     drawn = [
         drawn_panel(
             "information",
@@ -144,7 +148,8 @@ def _relations(table: TableFacts, view: View, leading: Sequence[str]) -> Section
         drawn_panel(
             "pairs",
             "Pairs of columns",
-            f"The columns of numbers that tell most, at most {describe_plane.PAIR_POINTS} rows.",
+            f"The columns of numbers that tell most, at most {describe_plane.PAIR_POINTS} rows; outliers lie "
+            "at the edge.",
             lambda: describe_plane.pairs(view, leading),
             min_width=560,
         ),
@@ -172,7 +177,7 @@ def _relations(table: TableFacts, view: View, leading: Sequence[str]) -> Section
                 "Cramér's V, from 0 (none) to 1 (one tells the other); of columns with at most 50 "
                 "categories.",
                 lambda: describe_plane.correlation(cramer, "Cramér's V", signed=False),
-                min_width=min(700, 130 + 18 * len(cramer.columns)),
+                min_width=describe_plane.width(cramer),
             )
         )
     return Section("relations", "How columns relate", "", drawn, "pair")

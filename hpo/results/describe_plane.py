@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 from hpo.results.describe_columns import is_numeric
 from hpo.results.describe_figures import cut, series
 from hpo.results.describe_groups import View
-from hpo.results.describe_projection import Projection
+from hpo.results.describe_projection import Projection, drawn_in
 from hpo.results.describe_relations import Matrix
 from hpo.results.theme import BLUE, LIGHT, NothingToDraw, figure
 
@@ -57,6 +57,14 @@ def correlation(matrix: Matrix | None, what: str, signed: bool = True) -> go.Fig
     return drawn.update_yaxes(**ticks, autorange="reversed")
 
 
+def width(matrix: Matrix | None) -> int:
+    """CSS pixels that the coefficients need, as they are written into their cells or not."""
+    if matrix is None:
+        return 0
+    size = len(matrix.columns)
+    return 220 + 44 * size if size <= NUMBERED else min(700, 130 + 18 * size)
+
+
 def pairs(view: View, leading: Sequence[str]) -> go.Figure:
     """The leading columns of numbers against each other.
 
@@ -95,7 +103,7 @@ def pairs(view: View, leading: Sequence[str]) -> go.Figure:
 
 
 def _rounded(view: View, name: str, rows: "np.typing.NDArray[np.bool_]") -> list[float | None]:
-    values = view.frame[name].to_numpy(np.float64)[rows]
+    values = drawn_in(view.frame[name]).to_numpy(np.float64)[rows]
     return [float(f"{value:.4g}") if np.isfinite(value) else None for value in values]
 
 

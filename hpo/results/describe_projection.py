@@ -22,11 +22,11 @@ def encoded(frame: pd.DataFrame) -> NDArray[np.float32]:
     used = [name for name in frame if is_numeric(frame[name]) or frame[name].nunique() <= MOST_CATEGORIES]
     if not used:
         return np.zeros((len(frame), 0), np.float32)
-    cut = frame[used].apply(lambda column: _cut(column) if is_numeric(column) else column)
+    cut = frame[used].apply(lambda column: drawn_in(column) if is_numeric(column) else column)
     return cast("NDArray[np.float32]", transform(fit(cut, "median"), cut).numpy())
 
 
-def _cut(column: pd.Series) -> pd.Series:
+def drawn_in(column: pd.Series) -> pd.Series:
     """Without what is twice as far out as the middle 98 %: one outlier would squeeze all others together."""
     low, high = float(column.quantile(0.01)), float(column.quantile(0.99))
     cut: pd.Series = column.clip(low - (high - low), high + (high - low))

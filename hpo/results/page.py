@@ -17,6 +17,8 @@ from plotly.offline import get_plotlyjs
 from hpo.results import summary
 from hpo.results.theme import DARK, LIGHT, ON_DARK, PAGE_DARK, PAGE_LIGHT, NothingToDraw, short
 
+HEIGHT = 450
+"""Of a figure that does not say its own, as plotly has it."""
 PACKAGES = ("hpo", "torch", "optuna", "scikit-learn", "numpy", "plotly")
 
 
@@ -31,6 +33,11 @@ class Panel:
     why_not: str = ""
     min_width: int = 0
     """In CSS pixels; a narrower screen scrolls it sideways."""
+
+    @property
+    def height(self) -> int:
+        """In CSS pixels. Stated: a plot that is redrawn while its window changes would fall to nothing."""
+        return int((self.drawn and self.drawn.layout.height) or HEIGHT)
 
 
 def drawn_panel(
