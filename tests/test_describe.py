@@ -2,12 +2,14 @@
 
 import json
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import dirty_data as dirt
 import numpy as np
+import pandas as pd
 import pytest
 from commands import Desk
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
@@ -217,6 +219,31 @@ def test_copies_are_found_in_other_brightness_but_other_images_are_not() -> None
     found = near_duplicates(pixels, validation, names, np.arange(1, 41))
     assert [(pair.train, pair.validation) for pair in found.pairs] == [(4, 31)]
     assert found.contradicting == 1
+
+
+@pytest.mark.slow
+def test_100_000_rows_are_described_in_less_than_30_seconds_of_work(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame(random.normal(size=(100_000, 6)).round(3)).add_prefix("column ")
+    frame["target"] = random.choice(["a", "b", "c"], 100_000)
+    frame.to_csv(tmp_path / "data.csv", index=False)
+    study = dirt.study(tmp_path, {"source": "csv", "path": "data.csv", "target": "target"})
+    started = time.process_time()
+    page = render_description(describe(study))
+    assert time.process_time() - started < 30 and len(page) < 6e6
+
+
+@pytest.mark.browser
+def test_the_command_writes_each_figure_as_a_picture(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    study = desk.study(
+        "name: iris\ndata: {source: sklearn, name: iris}\nsearch: {dropout: {low: 0, high: 0.5}}"
+    )
+    told = desk.json("describe", study, "--svg", "pictures")
+    names = {Path(path).name for path in told["pictures"]}
+    assert {"balance.svg", "column-0.svg", "pairs.svg", "pearson.svg", "pca.svg"} <= names
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == names
+    assert "Class balance" in (tmp_path / "pictures" / "balance.svg").read_text()
 
 
 def test_the_command_says_what_matters_and_writes_the_page(tmp_path: Path, folder: Path) -> None:

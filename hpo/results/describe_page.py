@@ -20,7 +20,7 @@ from hpo.results.page import Panel, drawn_panel, page
 
 DRAWN = 24
 """Columns whose distribution is drawn: each plot takes the browser 20 ms."""
-POINTS = 2000
+POINTS = 1000
 CELLS = 60
 """Cells or rows of one list, at most."""
 
