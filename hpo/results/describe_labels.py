@@ -161,7 +161,7 @@ def _left_out(judged: Probabilities, codes: NDArray[np.int64]) -> NDArray[np.boo
     """
     doubted = _doubted(judged, codes, DOUBTED)
     share = np.bincount(codes, doubted) / np.bincount(codes)
-    return cast("NDArray[np.bool_]", doubted & (share[codes] < 0.5))
+    return doubted & (share[codes] < 0.5)
 
 
 def _expected(judged: Probabilities) -> float:
