@@ -35,6 +35,7 @@ EOF
 chmod +x "$root/postgres/usr/local/bin/start"
 install -d -m 700 "$root/postgres/var/lib/postgresql/data"
 chroot "$root/postgres" chown postgres:postgres /var/lib/postgresql/data
+chmod 3777 "$root/postgres/run/postgresql" # as there, for whatever user it runs as
 bin=$(cd "$root/postgres" && echo usr/lib/postgresql/*/bin)
 tar -C "$root/postgres" -c . | docker import \
     --change "ENV PATH=/$bin:/usr/local/bin:/usr/bin:/bin" \
