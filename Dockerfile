@@ -9,8 +9,8 @@ ARG TORCH_INDEX=
 WORKDIR /src
 RUN python3 -m venv /opt/hpo
 # What hpo depends on, apart from hpo: a layer of gigabytes that stays when the code changes.
-COPY pyproject.toml README.md LICENSE ./
-RUN mkdir hpo models && touch hpo/__init__.py models/__init__.py \
+COPY pyproject.toml ./
+RUN mkdir hpo models && touch hpo/__init__.py models/__init__.py README.md LICENSE \
     && /opt/hpo/bin/pip install --no-cache-dir --disable-pip-version-check \
         ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} '.[postgres,onnx,explain]' \
     && /opt/hpo/bin/pip uninstall --yes --quiet hpo
