@@ -32,9 +32,9 @@ class Visit:
         page: Path,
         width: int,
         scheme: str = "light",
-        last: str = ".plot .main-svg",
+        last: str = ".plot",
     ) -> None:
-        """last: what the page draws last."""
+        """last: what holds the figure that the page draws last."""
         self.name = page.stem
         self.page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
         self.said: list[str] = []
@@ -45,7 +45,7 @@ class Visit:
         self.page.route("**/*", self._route)
         self.page.goto(page.as_uri())
         # Not wait_for_function: it evaluates text, which the page's policy forbids.
-        self.page.locator(last).last.wait_for(state="attached")
+        self.page.locator(last).last.locator(".main-svg").first.wait_for(state="attached")
 
     def _route(self, route: "Route") -> None:
         if route.request.url.startswith("file:"):

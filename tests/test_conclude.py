@@ -20,6 +20,7 @@ from searching import search
 
 from hpo import terminal
 from hpo.errors import HpoError
+from hpo.results import baselines as baselines_module
 from hpo.results import conclude as conclude_module
 from hpo.results import finalize as finalize_module
 from hpo.results import place as place_module
@@ -246,8 +247,14 @@ def render_quickly(*_: Any) -> str:
     return "<title>Report</title>"
 
 
+def no_baselines(*_: Any) -> list[Any]:
+    """They take as long, and change as little."""
+    return []
+
+
 def conclude_and_end(url: str, out: Path, again: bool, point: int) -> None:
     conclude_module.render = render_quickly
+    baselines_module._kinds = no_baselines
     end_at(point, out.parent)
     with Database(url) as database:
         concluded(database, out, again=again)
@@ -263,6 +270,7 @@ def test_killed_at_any_point_it_leaves_a_result_whose_folder_can_be_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(conclude_module, "render", render_quickly)
+    monkeypatch.setattr(baselines_module, "_kinds", no_baselines)
     out = tmp_path / "results" / "wines"
     out.mkdir(parents=True)
     if again:

@@ -17,6 +17,7 @@ import torch
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
+from threadpoolctl import threadpool_limits
 
 from hpo.config import StudyConfig
 from hpo.data import preprocessing
@@ -202,7 +203,8 @@ def _trained(
     if len(part) > most:
         rows = _subset(config, np.asarray(part.targets), most)
         how += f", {most:,} of {len(part):,} training examples"
-    with warnings.catch_warnings():
+    # As many threads as training has: more than there are free cores make boosting ten times as slow.
+    with warnings.catch_warnings(), threadpool_limits(torch.get_num_threads()):
         warnings.simplefilter("ignore", ConvergenceWarning)  # `how` says where it stops
         model = kind.make().fit(_matrix(part, normalization, rows), np.asarray(part.targets)[rows])
     return model, how
