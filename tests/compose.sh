@@ -7,7 +7,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-trials=300
+trials=100
 folder=$(mktemp -d)
 mkdir "$folder/studies" "$folder/out"
 cat >"$folder/studies/stack.yaml" <<EOF
