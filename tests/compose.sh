@@ -7,7 +7,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-trials=100
+trials=300
 folder=$(mktemp -d)
 mkdir "$folder/studies" "$folder/out"
 cat >"$folder/studies/stack.yaml" <<EOF
@@ -99,7 +99,7 @@ docker stop --time 20 "$stopped" >/dev/null
 docker start "$stopped" >/dev/null
 
 step "the end: exactly $trials trials, and a result"
-eventually 600 is_in_state finished
+eventually 900 is_in_state finished
 [[ $(finished) == "$trials" && $(sql 'SELECT count(*) FROM trials') == "$trials" ]] || fail "$trials trials"
 [[ $(sql "SELECT count(*) FROM trials WHERE state = 'FAIL'") == 0 ]] || fail "no trial failed"
 
