@@ -1,7 +1,5 @@
 """The description of data in a real browser: clean and dirty tables, numbers to predict, images."""
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +15,6 @@ pytestmark = pytest.mark.browser
 
 PAGES = ["course", "dirt", "numbers", "images", "mnist", "quickstart"]
 SCREENS = [(390, "light"), (1280, "dark"), (1920, "light")]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["playwright.Browser"]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("chromium is not installed")
-    with playwright.sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 def _study(name: str, folder: Path, shared: Path) -> StudyConfig:
