@@ -6,7 +6,7 @@ below are then given all of them at once ([K, B, C]).
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -47,7 +47,7 @@ def _places(count: int, salt: int, device: torch.device) -> Tensor:
     return _scrambled(count, salt, device)
 
 
-@lru_cache(maxsize=64)
+@cache  # never let go: steps that are recorded as CUDA graphs read them where they are
 def _scrambled(count: int, salt: int, device: torch.device) -> Tensor:
     return mix(torch.arange(count, dtype=torch.int32, device=device).add_(salt))
 

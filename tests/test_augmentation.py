@@ -45,8 +45,7 @@ def augmentation(*settings: dict[str, Any], shape: tuple[int, ...] = (1, 8, 8)) 
 
 
 def drawn(found: Augmentation, count: int = 1, steps: int = 2, batch: int = 500) -> Distortions:
-    keys = [LaneKey(trial) for trial in range(count)]
-    distortions = found.drawn(keys, [1] * count, steps, batch)
+    distortions = found.drawn([(LaneKey(trial), 1) for trial in range(count)], steps, batch)
     assert distortions is not None
     return distortions
 
@@ -145,7 +144,7 @@ def test_images_without_channels_are_distorted_like_those_of_one() -> None:
 def test_lanes_that_leave_images_alone_are_not_touched_and_pay_nothing() -> None:
     x = images(3, 5, 1, 8, 8)
     nothing = augmentation({}, {"label_smoothing": 0.1}, {"cutout": 0.0})
-    assert nothing.drawn([LaneKey(trial) for trial in range(3)], [1] * 3, 2, 5) is None
+    assert nothing.drawn([(LaneKey(trial), 1) for trial in range(3)], 2, 5) is None
     assert nothing(x, None, 0) is x
     some = augmentation({}, STRONG, {})
     changed = some(x.clone(), drawn(some, 3, batch=5), 0)
@@ -156,9 +155,9 @@ def test_lanes_that_leave_images_alone_are_not_touched_and_pay_nothing() -> None
 def test_what_happens_depends_on_lane_and_epoch_alone() -> None:
     found = augmentation(*[STRONG] * 4)
     keys = [LaneKey(1, 0, 0), LaneKey(2, 0, 0), LaneKey(1, 1, 0), LaneKey(1, 0, 5)]
-    together = found.drawn(keys, [3, 3, 3, 3], 2, 5)
-    alone = augmentation(STRONG).drawn([keys[2]], [3], 2, 5)
-    other = augmentation(STRONG).drawn([keys[2]], [4], 2, 5)
+    together = found.drawn([(key, 3) for key in keys], 2, 5)
+    alone = augmentation(STRONG).drawn([(keys[2], 3)], 2, 5)
+    other = augmentation(STRONG).drawn([(keys[2], 4)], 2, 5)
     assert together is not None and alone is not None and other is not None
     assert torch.equal(together.moves[:, 2], alone.moves[:, 0])
     assert torch.equal(together.centres[:, 2], alone.centres[:, 0])

@@ -81,6 +81,7 @@ class Bench:
         task: Task = "classification",
         metric: Metric = "loss",
         folds: list[Fold] | None = None,
+        device: str = "cpu",
         **training: Any,
     ) -> None:
         shape = NETWORKS.get(name, (7,))
@@ -97,7 +98,7 @@ class Bench:
         self.metric = metric
         self.architecture = Architecture(config, shape, outputs, config.trials)
         self.folds = folds or [fold(shape, 70, 0, task), fold(shape, 75, 1, task)]
-        self.data = DeviceData(self.folds, task, outputs, "cpu", dtype)
+        self.data = DeviceData(self.folds, task, outputs, device, dtype)
 
     def cohort(self, lanes: list[Lane], states: dict[LaneKey, LaneState] | None = None) -> Cohort:
         cohort = Cohort(self.architecture, self.data, self.metric, lanes[0].settings, 20)

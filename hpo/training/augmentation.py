@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hpo.config import AUGMENTATION, Hyperparameters
 from hpo.training.lane import LaneKey
+from hpo.training.recording import of_step
 from hpo.training.streams import stream
 
 _DRAWS = 7
@@ -63,32 +64,30 @@ class Augmentation:
             boxes = [lane.cutout for lane in self._lanes]
             self._boxes = torch.tensor(boxes, dtype=dtype, device=device) if any(boxes) else None
 
-    def drawn(
-        self, keys: Sequence[LaneKey], epochs: Sequence[int], steps: int, batch: int
-    ) -> Distortions | None:
+    def drawn(self, lanes: Sequence[tuple[LaneKey, int]], steps: int, batch: int) -> Distortions | None:
         """What happens in an epoch of every lane; None where nothing does.
 
-        keys: of all lanes; epochs: the number of the epoch for each, which with its key decides alone.
+        lanes: all of them, each with the number of its epoch, which with its key decides alone.
         """
         if not self._lanes:
             return None
         moves, centres = [], []
         for lane, place in zip(self._lanes, self._places, strict=True):
-            uniform = _uniform(keys[place], epochs[place], steps * batch)
+            uniform = _uniform(*lanes[place], steps * batch).to(self._device)
             moves.append(_matrices(lane, uniform, *self._shape[-2:]).view(steps, batch, 2, 3))
             centres.append(uniform[-2:].T.reshape(steps, batch, 2))
-        return Distortions(*(torch.stack(each, 1).to(self._device, self._dtype) for each in (moves, centres)))
+        return Distortions(*(torch.stack(each, 1).to(self._dtype) for each in (moves, centres)))
 
-    def __call__(self, x: Tensor, distortions: Distortions | None, step: int) -> Tensor:
+    def __call__(self, x: Tensor, distortions: Distortions | None, step: int | Tensor) -> Tensor:
         """The images of a step, distorted; those of `x` may be overwritten. x: [K, B, *shape]"""
         if distortions is None:
             return x
         own = x if self._all else x.index_select(0, self._index)
         images = own.view(-1, *(1,) * (3 - len(self._shape)), *self._shape)
         if self._moves:
-            images = self._moved(images, distortions.moves[step].flatten(0, 1))
+            images = self._moved(images, of_step(distortions.moves, step).flatten(0, 1))
         if self._boxes is not None:
-            images = images * self._kept(distortions.centres[step], self._boxes)
+            images = images * self._kept(of_step(distortions.centres, step), self._boxes)
         if self._all:
             return images.view(x.shape)
         return x.index_copy_(0, self._index, images.view(own.shape))

@@ -53,7 +53,7 @@ class Chain(Program):
 
     def compile(self) -> None:
         """See `Program`. Once for all numbers of lanes."""
-        self._compiled = any_lanes(compiled(self._fresh_gradients, self.module))
+        self._compiled = any_lanes(compiled(self._fresh_gradients))
 
     def _fresh_gradients(
         self, parameters: Tensors, buffers: Tensors, x: Tensor, y: Tensor, smoothing: Tensor | None = None

@@ -74,8 +74,8 @@ class _Choice:
     def _interpreted(self) -> Program:
         chain = None if self.bfloat16 else Chain.of(self.module, self.data.task)
         if chain is not None and self._difference(chain) is None:
-            return chain
-        alone = self._one_by_one()
+            return self._recorded(chain)
+        alone = self._recorded(self._one_by_one())
         seconds = self.probe.seconds(alone, 1)
         if seconds > LONG:
             self._say_one_by_one(seconds, "not tried")
@@ -85,11 +85,25 @@ class _Choice:
         if why_not is not None:
             self._say(logging.WARNING, "the architecture trains lane by lane", reason=why_not)
             return alone
-        fused_seconds = self.probe.seconds(fused, max(2, min(_MOST_TIMED, int(_TIMED / seconds))))
+        lanes = max(2, min(_MOST_TIMED, int(_TIMED / seconds)))
+        fused_seconds = self.probe.seconds(self._recorded(fused), lanes)
+        if alone.recorded:  # side by side
+            seconds = self.probe.seconds(alone, lanes)
         if fused_seconds * MARGIN <= seconds:
             return fused
         self._say_one_by_one(seconds, f"{1000 * fused_seconds:.1f} ms")
         return alone
+
+    def _recorded(self, program: Program) -> Program:
+        """`program`, whose steps are recorded where a GPU can."""
+        if self.data.device.type != "cuda" or self.architecture.config.training.compile == "off":
+            return program
+        program.recorded = True
+        why_not = self.probe.recorded_difference(program)
+        if why_not is not None:
+            program.recorded = False
+            self._say(logging.INFO, "training steps are not recorded as CUDA graphs", reason=why_not)
+        return program
 
     def _one_by_one(self) -> Program:
         """With channels last where a CPU convolves (ARCHITECTURE.md has times), or tensor cores do."""

@@ -59,8 +59,9 @@ class Cohort:
 
     @property
     def fuses(self) -> bool:
-        """Whether there are lanes that run fused, so that more of them may gain."""
-        return any(not stack.program.lanewise for stack in self._stacks.values())
+        """Whether there are lanes that run fused, or recorded side by side, so that more of them may gain."""
+        programs = [stack.program for stack in self._stacks.values()]
+        return any(program.recorded or not program.lanewise for program in programs)
 
     def add(self, lanes: Sequence[Lane], states: Mapping[LaneKey, LaneState] | None = None) -> None:
         """Take in `lanes`: all of them or, when this raises, none. Those with a state go on from it.

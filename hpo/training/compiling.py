@@ -68,7 +68,7 @@ def _seconds(program: Program, probe: Probe) -> float:
 
 
 def _lanes(program: Program) -> int:
-    return 1 if program.lanewise else _LANES
+    return 1 if program.lanewise and not program.recorded else _LANES
 
 
 def lane_steps(config: StudyConfig, trials: float, steps: int) -> float:

@@ -14,6 +14,8 @@ from hpo.training.device_data import DeviceData
 from hpo.training.layout import Tensors, constants, joined
 from hpo.training.memory import out_of_memory
 from hpo.training.program import Batch, Program
+from hpo.training.recording import record, run_aside
+from hpo.training.streams import generators
 
 LANES, ROWS = 2, 16
 """That are compared; of a smaller batch, all rows."""
@@ -67,8 +69,8 @@ class Probe:
             raise ValueError(f"its output for {len(examples)} examples has shape {shape}, not {valid}")
         if not torch.equal(examples, step.x[0]):
             raise ValueError("it changes its input in place, which others read too; it must work on a copy")
-        losses = step.run()
-        return Results(list(step.gradients.values()), [losses, *step.buffers.values(), outputs])
+        step.run()
+        return step.results(outputs)
 
     def difference(self, program: Program, expected: Results, rows: int = ROWS) -> str | None:
         """Why `program` will not do: it raises, or comes to other results. None where it will.
@@ -77,25 +79,50 @@ class Probe:
             RuntimeError: memory ran out, which says nothing of the program.
         """
         try:
-            results = self.results(program, rows)
+            return _difference(self.results(program, rows), expected, program.bfloat16)
         except Exception as error:  # vmap raises what it cannot do in many ways
             if out_of_memory(error):
                 raise
             return reason(error)
-        of_gradients, of_others = TOLERANCE[program.bfloat16]
-        same = _close(results.others, expected.others, of_others, 1.0)
-        usual = _rms(expected.gradients)
-        same = same and _close(results.gradients, expected.gradients, of_gradients, usual)
-        return None if same else "its results differ"
+
+    def recorded_difference(self, program: Program) -> str | None:
+        """Why steps of `program` cannot be recorded (it waits for the device, say). None where they can.
+
+        What was recorded is replayed on other examples, and with buffers as they were.
+
+        Raises:
+            RuntimeError: memory ran out, which says nothing of the program.
+        """
+        rows, device = min(self.rows, ROWS), self.data.device
+        expected, step = (_Step(program, self, LANES, rows, first) for first in (0, 1))
+        try:
+            before = generators(device)
+            run_aside(step.run, device)
+            if generators(device) != before:
+                return "it draws random numbers of its own"
+            replay = record(step.run, device)
+            for mine, its in zip(step.read(), expected.read(), strict=True):
+                mine.copy_(its)
+            replay()
+            expected.run()
+            return _difference(step.results(), expected.results(), program.bfloat16)
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            return reason(error)
 
     def seconds(self, program: Program, lanes: int) -> float:
         """Of one step, for each lane: the shortest of a few, as other processes only add to it."""
         step = _Step(program, self, lanes, self.rows)
+        run = step.run
+        if program.recorded:
+            run_aside(run, self.data.device)
+            run = record(run, self.data.device)
         taken: list[float] = []
         while len(taken) < LEAST_RUNS or (len(taken) < RUNS and sum(taken) < BUDGET):
             self._wait()
             began = time.perf_counter()
-            step.run()
+            run()
             self._wait()
             taken.append(time.perf_counter() - began)
         return min(taken) / lanes
@@ -112,7 +139,8 @@ class _Step:
     mixed up show it. Nothing is drawn from torch's own generator.
     """
 
-    def __init__(self, program: Program, probe: Probe, lanes: int, batch: int) -> None:
+    def __init__(self, program: Program, probe: Probe, lanes: int, batch: int, first: int = 0) -> None:
+        """first: example of the first lane."""
         self.program = program
         weights = torch.stack([program.layout.row(probe.module)["weights"]] * lanes)
         _add_noise(program.layout.parameters(weights))
@@ -126,15 +154,24 @@ class _Step:
         each = torch.arange(lanes, device=probe.data.device)
         for name in program.dropouts:
             self.buffers[joined(name, "key")] = each.int()
-        rows = torch.arange(batch, device=probe.data.device) + each[:, None]
+        self.losses = weights.new_zeros(lanes)
+        rows = torch.arange(first, first + batch, device=probe.data.device) + each[:, None]
         self.x, self.y = probe.data.batch(rows % probe.data.sizes[0])
 
-    def run(self) -> Tensor:
-        """The losses of one pass, [K]."""
+    def run(self) -> None:
+        """One pass."""
         program = self.program
         with program.mode(training=True, active=dict.fromkeys(program.dropouts, True)):
             batch = Batch(self.x, self.y, range(len(self.x)))
-            return program.gradients(self.parameters, self.buffers, batch, self.gradients)
+            self.losses.copy_(program.gradients(self.parameters, self.buffers, batch, self.gradients))
+
+    def read(self) -> list[Tensor]:
+        """What a pass reads besides weights."""
+        return [self.x, self.y, *self.buffers.values()]
+
+    def results(self, *outputs: Tensor) -> Results:
+        """What the last pass came to."""
+        return Results(list(self.gradients.values()), [self.losses, *self.buffers.values(), *outputs])
 
 
 def _add_noise(parameters: Tensors) -> None:
@@ -157,6 +194,13 @@ def _rms(tensors: Sequence[Tensor]) -> float:
     """The root mean square of all their finite numbers."""
     squares = sum(float(tensor.double().nan_to_num(0, 0, 0).square().sum()) for tensor in tensors)
     return float((squares / sum(tensor.numel() for tensor in tensors)) ** 0.5)
+
+
+def _difference(results: Results, expected: Results, bfloat16: bool) -> str | None:
+    of_gradients, of_others = TOLERANCE[bfloat16]
+    same = _close(results.others, expected.others, of_others, 1.0)
+    same = same and _close(results.gradients, expected.gradients, of_gradients, _rms(expected.gradients))
+    return None if same else "its results differ"
 
 
 def _close(results: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float, usual: float) -> bool:

@@ -15,6 +15,7 @@ from torch.func import functional_call, vmap
 from hpo.config import Task
 from hpo.training.layout import Layout, Tensors
 from hpo.training.losses import losses
+from hpo.training.recording import side_by_side
 from hpo.training.streams import seeded
 from models.layers import Dropout
 
@@ -62,6 +63,8 @@ class Program(ABC):
         parameters = len(list(module.named_parameters(remove_duplicate=False)))
         self._tied = parameters > len(list(module.parameters()))
         self._compiled: Callable[..., Any] | None = None
+        self.recorded = False
+        """Whether training steps may be recorded, see `hpo.training.recording`."""
 
     @abstractmethod
     def gradients(self, parameters: Tensors, buffers: Tensors, batch: Batch, out: Tensors) -> Tensor:
@@ -150,7 +153,7 @@ class Fused(Program):
 
     def compile(self) -> None:
         """See `Program`. Once for all numbers of lanes."""
-        self._compiled = any_lanes(compiled(self._lanes, self.module))
+        self._compiled = any_lanes(compiled(self._lanes))
 
 
 class OneByOne(Program):
@@ -164,16 +167,28 @@ class OneByOne(Program):
 
     def gradients(self, parameters: Tensors, buffers: Tensors, batch: Batch, out: Tensors) -> Tensor:
         """See `Program`."""
-        loss = []
-        for lane, seed in enumerate(batch.seeds):
-            leaves = {name: stacked[lane].detach().requires_grad_() for name, stacked in parameters.items()}
-            with seeded(seed, batch.x.device):
-                outputs = self._run(self._compiled or self._lane, leaves, buffers, lane, batch.x[lane])
-            smoothing = None if batch.smoothing is None else batch.smoothing[lane : lane + 1]
-            own = losses(self.task, outputs[None], batch.y[lane][None], smoothing)
-            _write_gradients(own[0], leaves, {name: stacked[lane] for name, stacked in out.items()})
-            loss.append(own.detach())
+        with side_by_side(batch.x.device, len(batch.x)) as aside:
+            loss = []
+            for lane in range(len(batch.x)):
+                with aside(lane):
+                    loss.append(self._gradients_of(lane, parameters, buffers, batch, out))
         return torch.cat(loss)
+
+    def _gradients_of(
+        self, lane: int, parameters: Tensors, buffers: Tensors, batch: Batch, out: Tensors
+    ) -> Tensor:
+        """One lane's training pass. → its loss, [1]"""
+        leaves = {name: stacked[lane].detach().requires_grad_() for name, stacked in parameters.items()}
+        with self._seeded(batch.seeds[lane], batch.x.device):
+            outputs = self._run(self._compiled or self._lane, leaves, buffers, lane, batch.x[lane])
+        smoothing = None if batch.smoothing is None else batch.smoothing[lane : lane + 1]
+        own = losses(self.task, outputs[None], batch.y[lane][None], smoothing)
+        _write_gradients(own[0], leaves, {name: stacked[lane] for name, stacked in out.items()})
+        return own.detach()
+
+    def _seeded(self, seed: int, device: torch.device) -> AbstractContextManager[None]:
+        """What is recorded draws nothing, so that no generator needs a seed."""
+        return nullcontext() if self.recorded else seeded(seed, device)
 
     @torch.no_grad()
     def outputs(self, parameters: Tensors, buffers: Tensors, x: Tensor, seeds: Sequence[int]) -> Tensor:
@@ -187,7 +202,7 @@ class OneByOne(Program):
 
     def compile(self) -> None:
         """See `Program`."""
-        self._compiled = compiled(self._lane, self.module)
+        self._compiled = compiled(self._lane)
 
     def _run(self, forward: Forward, parameters: Tensors, buffers: Tensors, lane: int, x: Tensor) -> Tensor:
         own = {name: stacked[lane] for name, stacked in buffers.items()}
@@ -209,13 +224,12 @@ def _assign(buffers: Tensors, assigned: Tensors) -> None:
         buffers[name].copy_(tensor.detach())
 
 
-def compiled(passes: Callable[..., Any], module: nn.Module) -> Callable[..., Any]:
-    """As one graph, or not at all. `reduce-overhead` records CUDA graphs; a CPU has none."""
+def compiled(passes: Callable[..., Any]) -> Callable[..., Any]:
+    """As one graph, or not at all."""
     import torch._dynamo  # a second more, where nothing is compiled
 
     torch._dynamo.config.recompile_limit = MOST_COMPILED
-    mode = "reduce-overhead" if next(module.parameters()).device.type == "cuda" else None
-    return torch.compile(passes, fullgraph=True, mode=mode)
+    return torch.compile(passes, fullgraph=True)
 
 
 def any_lanes(passes: Callable[..., Any]) -> Callable[..., Any]:

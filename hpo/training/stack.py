@@ -3,7 +3,7 @@
 Shapes: K lanes, P trainable parameters of a lane, flattened; B examples of a batch, S steps of an epoch.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,16 +14,18 @@ from hpo.config import Hyperparameters, Metric
 from hpo.errors import Interrupted
 from hpo.training.augmentation import Augmentation
 from hpo.training.averages import Averages, averaging, evaluated, with_averages, without_averages
+from hpo.training.course import Course
 from hpo.training.device_data import DeviceData
 from hpo.training.lane import Lane, LaneKey, LaneState
 from hpo.training.layout import Tensors, joined, stacked
 from hpo.training.optimizers import ORDER, Optimizers, Rows
 from hpo.training.program import Batch, Program
+from hpo.training.recording import Recorder, of_step
 from hpo.training.schedules import Schedules
 from hpo.training.scores import score
 from hpo.training.streams import dropout_keys, sample_order, stream
 
-EVALUATION_ROWS = 256
+EVALUATION_ROWS = {"cpu": 256, "cuda": 2048}
 """Examples that a lane evaluates at once, at least: without gradients they take less memory than a batch."""
 
 
@@ -51,6 +53,8 @@ class Stack:
         self._members: dict[LaneKey, Member] = {}
         self._rows: Tensors = {}
         self._changed = False
+        self._recorder: Recorder | None = None
+        """Of the steps since lanes came or went."""
 
     def __len__(self) -> int:
         return len(self._members)
@@ -86,30 +90,50 @@ class Stack:
             Interrupted: `stop` said so before the epoch's end.
         """
         self._settle()
-        members = list(self._members.values())
-        steps, size = self.data.steps(self.batch_size)
-        numbers = self._numbers(members, steps)
-        factors = self._schedules.factors(numbers - 1)
-        epochs = [member.epoch + 1 for member in members]
-        distortions = self._augmentation.drawn(list(self._members), epochs, steps, size)
-        total = torch.zeros(len(members), dtype=self.data.dtype, device=self.data.device)
+        steps = self.data.steps(self.batch_size)[0]
+        run = self._begin(steps)
         with self.program.mode(training=True, active=self._active):
-            for step, (rows, keys, seeds) in enumerate(self._steps(members)):
+            for step in range(steps):
                 if stop():
-                    raise Interrupted(f"{len(members)} lanes stopped before step {step + 1} of {steps}")
-                self._buffers.update(keys)
-                x, y = self.data.batch(rows)
-                x = self._augmentation(x, distortions, step)
-                batch = Batch(x, y, seeds, self._smoothing)
-                total += self.program.gradients(self._parameters, self._buffers, batch, self._gradients)
-                self._optimizers.step(
-                    self._updated, numbers[step], None if factors is None else factors[step]
-                )
-                self._averages.update(numbers[step])
-        for member in members:
+                    raise Interrupted(f"{len(self)} lanes stopped before step {step + 1} of {steps}")
+                run(step)
+        losses = (self._total / steps).tolist()
+        for member in self._members.values():
             member.epoch += 1
-        losses = (total / steps).tolist()
-        return {member.lane.key: (member.epoch, loss) for member, loss in zip(members, losses, strict=True)}
+        return {
+            key: (member.epoch, loss)
+            for (key, member), loss in zip(self._members.items(), losses, strict=True)
+        }
+
+    def _begin(self, steps: int) -> Callable[[int], None]:
+        """Lay out an epoch; answers what makes each of its steps, one after the other."""
+        course = self._laid_out(list(self._members.values()), steps)
+        self._total.zero_()
+        if not self.program.recorded:
+            self._course = course
+            return self._step
+        if self._recorder is None:
+            self._course = course
+            self._recorder = Recorder(self._step, self.data.device)
+        else:
+            self._course.load(course)
+        recorder = self._recorder
+        recorder.begin()
+        return lambda step: recorder()  # noqa: ARG005  (it counts on the device)
+
+    def _step(self, step: int | Tensor) -> None:
+        """One step of every lane; see `of_step`."""
+        course = self._course
+        self._buffers.update(zip(self._keys, of_step(course.keys, step), strict=True))
+        x, y = self.data.batch(of_step(course.rows, step))
+        x = self._augmentation(x, course.distortions, step)
+        seeds = [seed + step for seed in course.seeds] if isinstance(step, int) else course.seeds
+        batch = Batch(x, y, seeds, self._smoothing)
+        self._total += self.program.gradients(self._parameters, self._buffers, batch, self._gradients)
+        number = of_step(course.numbers, step)
+        factors = None if course.factors is None else of_step(course.factors, step)
+        self._optimizers.step(self._updated, number, factors)
+        self._averages.update(number)
 
     def evaluate(self, metric: Metric) -> dict[LaneKey, float]:
         """`metric` of every lane on its fold's validation part; nan where that is empty."""
@@ -151,34 +175,33 @@ class Stack:
         parameters = self.layout.parameters(weights)
         seeds = [stream(member.lane.key, "evaluation", member.epoch) for member in members]
         with self.program.mode(training=False, active=self._active):
-            chunks = torch.split(features, max(EVALUATION_ROWS, 2 * self.batch_size))
+            chunks = torch.split(features, max(EVALUATION_ROWS[self.data.device.type], 2 * self.batch_size))
             outputs = [
                 self.program.outputs(parameters, buffers, self.data.inputs(chunk, lanes[0].fold), seeds)
                 for chunk in chunks
             ]
         return self.data.original(torch.cat(outputs, 1), [key.fold for key in lanes])
 
-    def _numbers(self, members: Sequence[Member], steps: int) -> Tensor:
-        """Of the steps of an epoch, for every lane, counted from 1. → float64 [S, K]"""
-        done = torch.tensor([member.epoch * steps for member in members], dtype=torch.float64)
-        return (done + torch.arange(1, steps + 1)[:, None]).to(self.data.device)
-
-    def _steps(self, members: Sequence[Member]) -> Iterator[tuple[Tensor, Tensors, list[int]]]:
-        """For each step, what is every lane's own: examples ([K, B]), keys of its dropout layers ([K]), and
-        seed for what else its network draws."""
-        steps, batch = self.data.steps(self.batch_size)
-        names = [joined(name, "key") for name in self.program.dropouts]
-        orders = []
-        for member in members:
-            key, epoch = member.lane.key, member.epoch + 1
-            order = sample_order(key, epoch, self.data.sizes[key.fold], steps * batch)
-            orders.append(order.add_(self.data.starts[key.fold]))
-        rows = torch.stack(orders).view(-1, steps, batch).transpose(0, 1).to(self.data.device)  # [S, K, B]
+    def _laid_out(self, members: Sequence[Member], steps: int) -> Course:
+        """The next epoch of every lane."""
+        device, batch = self.data.device, self.data.steps(self.batch_size)[1]
         lanes = [(member.lane.key, member.epoch + 1) for member in members]
-        streams = dropout_keys(lanes, steps, len(names)).to(self.data.device)  # [S, layers, K]
-        seeds = [stream(member.lane.key, "torch", member.epoch + 1) for member in members]
-        for step in range(steps):
-            yield rows[step], dict(zip(names, streams[step], strict=True)), [seed + step for seed in seeds]
+        orders = [
+            sample_order(key, epoch, self.data.sizes[key.fold], steps * batch).add_(
+                self.data.starts[key.fold]
+            )
+            for key, epoch in lanes
+        ]
+        done = torch.tensor([member.epoch * steps for member in members], dtype=torch.float64)
+        numbers = (done + torch.arange(1, steps + 1)[:, None]).to(device)
+        return Course(
+            rows=torch.stack(orders).view(-1, steps, batch).transpose(0, 1).to(device),
+            keys=dropout_keys(lanes, steps, len(self._keys)).to(device),
+            seeds=[stream(key, "torch", epoch) for key, epoch in lanes],
+            numbers=numbers,
+            factors=self._schedules.factors(numbers - 1),
+            distortions=self._augmentation.drawn(lanes, steps, batch),
+        )
 
     def _settle(self) -> None:
         """Stack the rows of the lanes that are there, sorted by optimizer."""
@@ -220,6 +243,9 @@ class Stack:
         self._active = {
             name: bool((self._buffers[joined(name, "scale")] != 1).any()) for name in self.program.dropouts
         }
+        self._keys = [joined(name, "key") for name in self.program.dropouts]
+        self._total = torch.zeros(len(self._members), dtype=weights.dtype, device=weights.device)
+        self._recorder = None
         first, second = self._rows["first"], self._rows["second"]
         gradients = torch.empty_like(weights)
         self._gradients = self.layout.parameters(gradients)

@@ -1,9 +1,11 @@
 """Random streams of a lane, keyed by what they are for: never drawn in the order of a cohort."""
 
 import hashlib
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,6 +28,16 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         if accelerators:
             torch.cuda.manual_seed(seed)
         yield
+
+
+def generators(device: torch.device) -> list[object]:
+    """The states of all generators that a network may draw from, to compare."""
+    words = np.random.get_state(legacy=False)
+    torchs = [torch.default_generator]
+    if device.type == "cuda":
+        torchs.append(torch.cuda.default_generators[device.index or 0])
+    states = [bytes(generator.get_state().numpy()) for generator in torchs]
+    return [*states, random.getstate(), repr(words)]
 
 
 def sample_order(key: LaneKey, epoch: int, rows: int, count: int) -> Tensor:
