@@ -14,7 +14,7 @@ from hpo.training.device_data import DeviceData
 from hpo.training.layout import Tensors, constants, joined
 from hpo.training.memory import out_of_memory
 from hpo.training.program import Batch, Program
-from hpo.training.recording import record, run_aside
+from hpo.training.recording import record, run_aside, unsynchronized
 from hpo.training.streams import generators
 
 LANES, ROWS = 2, 16
@@ -97,10 +97,11 @@ class Probe:
         expected, step = (_Step(program, self, LANES, rows, first) for first in (0, 1))
         try:
             before = generators(device)
-            run_aside(step.run, device)
+            with unsynchronized(device):
+                run_aside(step.run, device)
             if generators(device) != before:
                 return "it draws random numbers of its own"
-            replay = record(step.run, device)
+            replay = record(step.run, device, shared=False)
             for mine, its in zip(step.read(), expected.read(), strict=True):
                 mine.copy_(its)
             replay()

@@ -5,6 +5,7 @@ GPU to run; and a kernel of one lane fills a part of the GPU. So a step of all l
 lanes on streams of their own, and then replayed with what it reads changed in place.
 """
 
+import gc
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -25,10 +26,12 @@ def of_step(tensor: Tensor, step: int | Tensor) -> Tensor:
     return tensor[step] if isinstance(step, int) else tensor.index_select(0, step).squeeze(0)
 
 
-def record(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
+def record(step: Callable[[], None], device: torch.device, shared: bool = True) -> Callable[[], None]:
     """What does the same as `step`, again and again, on tensors of the same places. On a CPU, `step` itself.
 
     `step` is to have run before, by `run_aside`. It is not run here, only what it launches is kept.
+
+    shared: in the memory of all recorded steps. Memory that is not is lost where `step` cannot be recorded.
 
     Raises:
         RuntimeError: it waits for the device (`.item()`, say) or copies from memory that is not pinned.
@@ -36,9 +39,10 @@ def record(step: Callable[[], None], device: torch.device) -> Callable[[], None]
     if device.type != "cuda":
         return step
     graph = torch.cuda.CUDAGraph()
-    with _aside(device):
+    pool = {"pool": _pool(device)} if shared else {}
+    with _aside(device), _garbage_kept():
         # Other threads of this process may do what they like meanwhile.
-        graph.capture_begin(pool=_pool(device), capture_error_mode="thread_local")
+        graph.capture_begin(**pool, capture_error_mode="thread_local")
         try:
             step()
         except BaseException:
@@ -49,10 +53,37 @@ def record(step: Callable[[], None], device: torch.device) -> Callable[[], None]
     return graph.replay
 
 
+@contextmanager
+def _garbage_kept() -> Iterator[None]:
+    """A recorded step that is collected while another is recorded ends that."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def run_aside(step: Callable[[], None], device: torch.device) -> None:
     """Run `step` where it is going to be recorded: libraries set up what they need for each stream."""
     with _aside(device):
         step()
+
+
+@contextmanager
+def unsynchronized(device: torch.device) -> Iterator[None]:
+    """Within this, what waits for a GPU raises a RuntimeError: after a recording that failed, torch 2.11 does
+    not record into the same memory again."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 @contextmanager
