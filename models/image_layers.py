@@ -11,8 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from models.convolution import convolve, is_product
-
 
 def _is_vmapped() -> bool:
     # torch tells it nowhere else; `torch.autograd.Function.apply` asks the same.
@@ -20,7 +18,7 @@ def _is_vmapped() -> bool:
 
 
 class Conv2d(nn.Conv2d):
-    """`nn.Conv2d` that heeds autocast under vmap on a CPU too, and multiplies matrices on a GPU.
+    """`nn.Conv2d` that heeds autocast under vmap on a CPU too.
 
     x: [B, C, H, W] → [B, outputs, …]. vmap turns it into `aten::convolution`, which is not in autocast's list
     for CPUs (torch 2.15): lanes together would compute in float32, and alone in bfloat16.
@@ -32,9 +30,6 @@ class Conv2d(nn.Conv2d):
             return super().forward(x)
         dtype = torch.get_autocast_dtype(device)
         bias = None if self.bias is None else self.bias.to(dtype)
-        if device == "cuda" and x.dim() == 4 and is_product(self):
-            y = convolve(x.to(dtype), self.weight.to(dtype), cast(tuple[int, int], self.padding))
-            return y if bias is None else y + bias[:, None, None]
         return cast(Tensor, self._conv_forward(x.to(dtype), self.weight.to(dtype), bias))
 
 
