@@ -1,6 +1,6 @@
 """What a large study costs to look at: `hpo dashboard` against stock optuna-dashboard, in one run.
 
-usage: python benchmarks/dashboard.py [--trials 10000] [--values 10] [--stock-limit 180] [--watchers 3]
+usage: python benchmarks/dashboard.py [--trials 10000] [--values 10] [--stock-limit 120] [--watchers 3]
                                       [--skip-stock] [--skip-search]
 
 A SQLite file of its own with `trials` finished trials of `values` intermediate values each. Of both
@@ -196,10 +196,10 @@ def main():
     )
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--values", type=int, default=10)
-    parser.add_argument("--stock-limit", type=int, default=180, help="seconds")
+    parser.add_argument("--stock-limit", type=int, default=120, help="seconds")
     parser.add_argument("--watchers", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--searched", type=int, default=256, help="trials of each search")
+    parser.add_argument("--searched", type=int, default=128, help="trials of each search")
     parser.add_argument("--skip-stock", action="store_true")
     parser.add_argument("--skip-search", action="store_true")
     options = parser.parse_args()

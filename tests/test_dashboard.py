@@ -28,7 +28,7 @@ from hpo.search.records import Changes, Finish, StudyRecord
 from hpo.search.status import STOPPED, StatusReader
 from hpo.search.store import Store
 from hpo.search.studies import Studies
-from hpo.web import password
+from hpo.web import bundle, password
 from hpo.web.detail import BEST, LATEST, MAX_CURVES, Details
 from hpo.web.downloads import trials_csv
 from hpo.web.notes import MARK
@@ -386,6 +386,13 @@ def test_another_study_in_the_place_of_a_deleted_one_is_read_anew(
 
 
 # --- nothing breaks the page
+
+
+def test_the_installed_optuna_dashboard_has_what_is_changed_in_its_script(site: Served) -> None:
+    found = {theirs: bundle.original().count(theirs) for theirs in bundle.CHANGES}
+    assert set(found.values()) == {1}, found
+    script = site.ask("/static/bundle.js", cookie=site.session()).body
+    assert all(ours in script for ours in bundle.CHANGES.values())
 
 
 def odd(**changes: Any) -> FrozenTrial:

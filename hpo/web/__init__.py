@@ -4,6 +4,7 @@ server     waitress, with limits of size and time
 guard      which requests come through: methods, Host, Origin; headers of what goes out
 login      sessions; slowdown, password
 app        optuna-dashboard's application, and the routes that are ours
+bundle     the page's script, which draws many trials with less work
 storage    what it reads: a `BaseStorage` over the store
 watched    one study of it: trials, state, search space
 readable   trials and attributes as people, and JSON, can read them

@@ -17,6 +17,7 @@ from optuna_dashboard._app import create_app
 
 from hpo.errors import HpoError, StorageError, UsageError
 from hpo.web.answers import Application
+from hpo.web.bundle import bundle
 from hpo.web.detail import Details
 from hpo.web.downloads import file_name, trials_csv
 from hpo.web.guard import Access, Guard
@@ -49,14 +50,11 @@ def routes(view: View, logout: bool) -> Bottle:
     app.get("/", callback=lambda: _answer("", "text/plain", HTTPStatus.FOUND, {"Location": "/dashboard"}))
     app.get("/dashboard<:re:(/.*)?>", callback=lambda: _answer(page, "text/html"))
     app.get("/login.css", callback=lambda: _answer(style, "text/css"))
+    app.get("/static/bundle.js", callback=lambda: _packed(bundle(), "text/javascript; charset=utf-8"))
 
     def detail(study_id: int) -> HTTPResponse:
         body = details.answer(study_id, _position(request.query.get("after", "0")))
-        if "gzip" in request.get_header("Accept-Encoding", ""):
-            return HTTPResponse(
-                body, headers={"Content-Type": "application/json", "Content-Encoding": "gzip"}
-            )
-        return HTTPResponse(gzip.decompress(body), headers={"Content-Type": "application/json"})
+        return _packed(body, "application/json")
 
     def download(study_id: int) -> HTTPResponse:
         numbers = [_position(number) for number in request.query.get("trial_ids", "").split(",") if number]
@@ -152,6 +150,13 @@ def _answer(
     headers: Mapping[str, str] = MappingProxyType({}),
 ) -> HTTPResponse:
     return HTTPResponse(body.encode(), status.value, {"Content-Type": f"{kind}; charset=utf-8", **headers})
+
+
+def _packed(body: bytes, kind: str) -> HTTPResponse:
+    """What is kept compressed, as the browser takes it."""
+    if "gzip" in request.get_header("Accept-Encoding", ""):
+        return HTTPResponse(body, headers={"Content-Type": kind, "Content-Encoding": "gzip"})
+    return HTTPResponse(gzip.decompress(body), headers={"Content-Type": kind})
 
 
 def _page(logout: bool) -> str:
