@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Route
+    from playwright.sync_api import Browser, Page, Route
 
 
 @pytest.fixture(scope="module")
@@ -23,18 +23,17 @@ def browser() -> Iterator["Browser"]:
         opened.close()
 
 
+def draw_all(page: "Page") -> None:
+    """Scrolls through the page, which draws a figure when it comes near the screen."""
+    for plot in page.locator(".plot").all():
+        plot.scroll_into_view_if_needed()
+        plot.locator(".main-svg").first.wait_for(state="attached")
+
+
 class Visit:
     """A page, opened; what it said and asked for on the way."""
 
-    def __init__(
-        self,
-        browser: "Browser",
-        page: Path,
-        width: int,
-        scheme: str = "light",
-        last: str = ".plot",
-    ) -> None:
-        """last: what holds the figure that the page draws last."""
+    def __init__(self, browser: "Browser", page: Path, width: int, scheme: str = "light") -> None:
         self.name = page.stem
         self.page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
         self.said: list[str] = []
@@ -44,8 +43,7 @@ class Visit:
         self.page.on("dialog", lambda dialog: (self.said.append(dialog.message), dialog.dismiss()))
         self.page.route("**/*", self._route)
         self.page.goto(page.as_uri())
-        # Not wait_for_function: it evaluates text, which the page's policy forbids.
-        self.page.locator(last).last.locator(".main-svg").first.wait_for(state="attached")
+        draw_all(self.page)
 
     def _route(self, route: "Route") -> None:
         if route.request.url.startswith("file:"):

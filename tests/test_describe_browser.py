@@ -5,6 +5,7 @@ from typing import Any
 
 import dirty_data as dirt
 import pytest
+from browsing import draw_all
 
 from hpo.config import StudyConfig
 from hpo.results.describe import describe
@@ -59,6 +60,7 @@ def test_a_page_opens_whole_and_quiet_and_fits_every_screen(
     opened.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
     opened.on("request", lambda request: requested.append(request.url))
     opened.goto(path.as_uri())
+    draw_all(opened)
     for width, scheme in SCREENS:
         opened.set_viewport_size({"width": width, "height": 900})
         opened.emulate_media(color_scheme=scheme)

@@ -215,14 +215,19 @@ def test_a_study_is_explained_by_examples_that_its_model_has_not_seen_and_the_te
     assert accuracy > 0.7
 
 
+@pytest.mark.browser
 def test_the_command_finds_the_planted_columns_of_a_study_and_of_its_bundle(desk: Desk) -> None:
     of_study = desk.json("explain", "planted", "--out", "pages/study.html")
     assert of_study["importances"][0]["column"] == "c" and of_study["sanity"][0]["passed"]
     assert of_study["out"] == "pages/study.html" and (desk.folder / "pages" / "study.html").is_file()
-    of_bundle = desk.json("explain", "results/planted", "--data", "table.csv", "--out", "bundle.html")
+    bundle = ("results/planted", "--data", "table.csv", "--out", "bundle.html", "--svg", "pictures")
+    of_bundle = desk.json("explain", *bundle)
     assert {one["column"] for one in of_bundle["importances"][:2]} == {"c", "g"}
     assert of_bundle["examples"] == 150 and of_bundle["score"]["value"] > 0.8
     assert [path.name for path in desk.folder.glob("*.html")] == ["bundle.html"]
+    pictures = {path.name for path in (desk.folder / "pictures").iterdir()}
+    assert {Path(path).name for path in of_bundle["pictures"]} == pictures
+    assert {"importance.svg", "by-class.svg", "dependence-0.svg", "example-0.svg", "sanity.svg"} <= pictures
 
 
 @pytest.mark.parametrize(
@@ -233,6 +238,7 @@ def test_the_command_finds_the_planted_columns_of_a_study_and_of_its_bundle(desk
         (["results/planted", "--data", "gone.csv"], 2, "gone.csv: cannot be read: No such file"),
         (["results/planted", "--data", "table.csv", "--targets", "y.npy"], 2, "--targets: is for an array"),
         (["planted", "--out", "results"], 2, "--out: results is a folder"),
+        (["planted", "--png", "table.csv"], 2, "--png: table.csv is a file; must be a folder"),
         (["nobody"], 2, "nobody"),
     ],
 )

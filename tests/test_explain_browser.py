@@ -45,7 +45,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 )
 def visit(browser: "Browser", pages: dict[str, Path], request: pytest.FixtureRequest) -> Iterator[Visit]:
     page, width, scheme = request.param
-    visit = Visit(browser, pages[page], width, scheme, last="#sanity")
+    visit = Visit(browser, pages[page], width, scheme)
     yield visit
     visit.page.close()
 

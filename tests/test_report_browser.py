@@ -95,12 +95,40 @@ def test_examples_of_confused_classes_are_drawn_and_described(
 
 def test_colours_follow_the_system(browser: "playwright.Browser", report: Path) -> None:
     visit = Visit(browser, report, 1280, "light")
+    visit.page.locator("#history").scroll_into_view_if_needed()
     title = visit.page.locator("#history .xtitle")
     playwright.expect(title).to_have_css("fill", "rgb(31, 35, 40)")
     visit.page.emulate_media(color_scheme="dark")
     playwright.expect(title).to_have_css("fill", "rgb(230, 232, 235)")
     assert visit.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(22, 24, 28)"
     visit.page.close()
+
+
+def test_a_figure_is_drawn_when_it_comes_near_the_screen_and_every_one_for_print(
+    browser: "playwright.Browser", report: Path
+) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(report.as_uri())
+    plots, drawn = page.locator(".plot"), page.locator(".plot svg.main-svg:first-child")
+    plots.first.scroll_into_view_if_needed()
+    drawn.first.wait_for(state="attached")
+    assert 0 < drawn.count() < plots.count()
+    assert page.locator("#parallel .main-svg").count() == 0
+    widths = page.evaluate(PRINTED)
+    assert len(widths) == plots.count() and set(widths) == {640}
+    playwright.expect(drawn.first).not_to_have_attribute("width", "640")
+    plots.last.scroll_into_view_if_needed()
+    playwright.expect(drawn.last).not_to_have_attribute("width", "640")
+    page.close()
+
+
+PRINTED = """() => {
+    dispatchEvent(new Event("beforeprint"));
+    const widths = [...document.querySelectorAll(".plot")].map(
+        (plot) => Number(plot.querySelector(".main-svg").getAttribute("width")));
+    dispatchEvent(new Event("afterprint"));
+    return widths;
+}"""
 
 
 def test_injected_script_is_stopped_by_the_pages_policy(browser: "playwright.Browser", report: Path) -> None:

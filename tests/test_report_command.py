@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 import pytest
 from commands import Desk
 from conftest import study_of
+from PIL import Image
 from searching import search
 
 import hpo
@@ -71,6 +72,16 @@ def test_study_of_which_nothing_was_searched_is_reported_as_that(desk: Desk) -> 
     page = (desk.folder / "report.html").read_text()
     assert "The search has not ended: 0 trials run and 12 wait." in page
     assert "has not been finalized" in page and 'id="winner"' not in page
+
+
+@pytest.mark.browser
+def test_pictures_of_every_figure_are_written_where_they_are_asked_for(desk: Desk) -> None:
+    told = desk.json("report", "wine", "--out", "pages/drawn.html", "--png", "pictures")
+    written = sorted((desk.folder / "pictures").iterdir())
+    assert sorted(told["pictures"]) == [f"pictures/{path.name}" for path in written]
+    assert {"roc.png", "history.png", "slice-0.png", "parallel.png"} <= {path.name for path in written}
+    with Image.open(desk.folder / "pictures" / "history.png") as image:
+        assert image.width == 1800 and len(image.convert("RGB").getcolors(1 << 24) or ()) > 10
 
 
 @pytest.mark.parametrize(

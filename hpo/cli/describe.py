@@ -1,15 +1,13 @@
 """The command that looks at a study's data before anything is trained on them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from hpo.cli.arguments import Json, Png, StudyFile, Svg, Threads
 from hpo.cli.output import make_console, print_json, refuse_folder, say, write_page
-
-if TYPE_CHECKING:
-    from hpo.results.describe import Description
+from hpo.cli.picture_files import check_pictures, write_pictures
 
 
 def describe(
@@ -30,48 +28,29 @@ def describe(
 
     config = load_study(study_file)
     refuse_folder(out, "data.html")
-    if png is not None or svg is not None:
-        from hpo.results.pictures import check_pictures
-
-        check_pictures()
+    check_pictures(png, svg)
 
     import torch
 
     from hpo.results.describe import describe as describe_data
+    from hpo.results.describe_page import panels, render_description
     from hpo.results.describe_text import matters, overview
 
     console = make_console(as_json)
     torch.set_num_threads(threads)
     description = describe_data(config)
-    written = _write(description, out, png, svg)
+    if out is not None:
+        write_page(out, render_description(description))
+    pictures = write_pictures(panels(description), png, svg) if png or svg else []
     if as_json:
         facts = description.facts
         told = {"overview": overview(facts), "matters": matters(facts), **facts.model_dump(mode="json")}
-        print_json(told | {"out": str(out) if out else None, "pictures": written})
+        print_json(told | {"out": str(out) if out else None, "pictures": list(map(str, pictures))})
         return
     say(console, overview(description.facts))
     for sentence in matters(description.facts):
         say(console, f"  {sentence}")
     if out is not None:
         say(console, f"Page: {out}")
-    if written:
-        say(
-            console,
-            f"Pictures: {len(written)} in {', '.join(str(folder) for folder in (png, svg) if folder)}",
-        )
-
-
-def _write(description: "Description", out: Path | None, png: Path | None, svg: Path | None) -> list[str]:
-    """The page and the pictures that are wanted; the pictures' paths."""
-    from hpo.results.describe_page import panels, render_description
-    from hpo.results.pictures import Kind, write_panels
-
-    if out is not None:
-        write_page(out, render_description(description))
-    wanted: tuple[tuple[Path | None, Kind], ...] = ((png, "png"), (svg, "svg"))
-    return [
-        str(path)
-        for folder, kind in wanted
-        if folder is not None
-        for path in write_panels(panels(description), folder, kind)
-    ]
+    for path in pictures:
+        say(console, f"Picture: {path}")

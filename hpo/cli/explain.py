@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpo.cli.arguments import DEFAULT_STORAGE, Json, Storage, name_of, opened
+from hpo.cli.arguments import DEFAULT_STORAGE, Json, Png, Storage, Svg, name_of, opened
 from hpo.cli.output import make_console, print_json, refuse_folder, say, write_page
+from hpo.cli.picture_files import check_pictures, write_pictures
 from hpo.errors import HpoError, UsageError
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ def explain(
         typer.Option(metavar="FILE.py:build", help="For a bundle: what built a network of your own."),
     ] = None,
     out: Annotated[Path, typer.Option(metavar="FILE.html", help="The page.")] = Path("explain.html"),
+    png: Png = None,
+    svg: Svg = None,
     as_json: Json = False,
 ) -> None:
     """Show what a model goes by: attributions, pictures of classes, and whether they can be trusted.
@@ -53,12 +56,13 @@ def explain(
     _check(study, bundle, data, targets, architecture)
     name = study if bundle else name_of(study)
     refuse_folder(out, "explain.html")
+    check_pictures(png, svg)
 
     import torch
 
     from hpo.results.explain import explain as explained
     from hpo.results.explain_json import as_json as for_scripts
-    from hpo.results.explain_page import render_explanation
+    from hpo.results.explain_page import panels, render_explanation
     from hpo.results.explain_text import matters, verdict
 
     console = make_console(as_json)
@@ -70,12 +74,15 @@ def explain(
     with console.status("explaining") as status:
         found = explained(subject, lambda doing: status.update(f"explaining: {doing}"))
     write_page(out, render_explanation(found))
+    pictures = write_pictures(panels(found), png, svg) if png or svg else []
     if as_json:
-        print_json(for_scripts(found) | {"out": str(out)})
+        print_json(for_scripts(found) | {"out": str(out), "pictures": list(map(str, pictures))})
         return
     for sentence in (*matters(found), verdict(found)):
         say(console, sentence)
     say(console, f"Page: {out}")
+    for path in pictures:
+        say(console, f"Picture: {path}")
 
 
 def _check(

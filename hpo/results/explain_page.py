@@ -19,12 +19,7 @@ def render_explanation(found: Explanation) -> str:
     """The page's HTML: nothing in it comes from elsewhere, and only its own scripts can run."""
     subject = found.subject
     columns, examples = list(_columns(found)), list(_examples(found))
-    sanity = drawn_panel(
-        "sanity",
-        "Attributions as weights become random",
-        explain_text.about_check(),
-        partial(explain_figures.sanity_lines, found.checks),
-    )
+    sanity = _sanity(found)
     cards: list[Card] = []
     pairs: list[Card] = []
     if subject.table is None:
@@ -46,6 +41,20 @@ def render_explanation(found: Explanation) -> str:
         cards=cards,
         pairs=pairs,
         sanity=sanity,
+    )
+
+
+def panels(found: Explanation) -> list[Panel]:
+    """All figures of the page, for pictures of them; heat maps of images are none."""
+    return [*_columns(found), *_examples(found), _sanity(found)]
+
+
+def _sanity(found: Explanation) -> Panel:
+    return drawn_panel(
+        "sanity",
+        "Attributions as weights become random",
+        explain_text.about_check(),
+        partial(explain_figures.sanity_lines, found.checks),
     )
 
 
