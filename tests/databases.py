@@ -1,5 +1,6 @@
 """Fixtures: databases on SQLite and on a PostgreSQL server of the tests' own."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,8 +27,11 @@ def make_database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[]
 
 
 @pytest.fixture
-def database(make_database: Callable[[], str]) -> Iterator[Database]:
+def database(make_database: Callable[[], str], empty_database: Path) -> Iterator[Database]:
     """A database with the schema, on SQLite and on Postgres."""
     with Database(make_database(), patience=30) as made:
-        made.create_schema()
+        if made.sqlite:
+            shutil.copy(empty_database, str(made.url.database))
+        else:
+            made.create_schema()
         yield made

@@ -5,11 +5,14 @@ from functools import cache, partial
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hpo.data import preprocessing
+from hpo.results import columns
+from hpo.results.explain import Explanation, explain
 from hpo.results.subject import Subject, background, raw_table
 
 HOSTILE = "<script>alert(1)</script>"
@@ -114,6 +117,19 @@ def picture_subject(module: nn.Module) -> Subject:
         "nothing",
         ("About.",),
     )
+
+
+@cache
+def explained(kind: str) -> Explanation:
+    """The explanation of the `table`, the `numbers` or the `pictures`, made once."""
+    makes: dict[str, Callable[[], Subject]] = {
+        "table": table_subject,
+        "numbers": partial(table_subject, "regression"),
+        "pictures": lambda: picture_subject(trained(convolutional)),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns, "PREDICTIONS", 0)
+        return explain(makes[kind]())
 
 
 def table_subject(task: str = "classification", known: bool = True) -> Subject:

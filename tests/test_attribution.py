@@ -31,6 +31,7 @@ def hits(attributions: Tensor) -> float:
     return sum(right) / len(right)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [convolutional, Functional], ids=["layers", "functional"])
 @pytest.mark.parametrize("name", ["Integrated gradients", "Grad-CAM", "Occlusion"])
 def test_the_patch_that_decides_is_found_by_every_method(make: type[nn.Module], name: str) -> None:
@@ -116,6 +117,7 @@ def test_layers_are_ordered_by_use_and_not_by_their_names() -> None:
 # --- sanity
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Integrated gradients", "Grad-CAM", "Occlusion"])
 def test_methods_that_see_the_model_pass_and_leave_it_as_it_was(name: str) -> None:
     module = trained(convolutional)

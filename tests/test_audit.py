@@ -217,6 +217,7 @@ def test_an_end_that_no_value_can_go_beyond_is_not_accused() -> None:
     found(audit_space.edges, subject(narrow, simulated(narrow, value)), "warning")
 
 
+@pytest.mark.slow
 def test_a_parameter_that_does_nothing_is_told_from_one_that_matters() -> None:
     value: Value = lambda params: peak(3e-3)(params) + 0.5 * (params["optimizer"] == "sgd")  # noqa: E731
     idle = found(audit_space.idle, subject(CONFIG, simulated(CONFIG, value, 120)), "warning")
@@ -225,6 +226,7 @@ def test_a_parameter_that_does_nothing_is_told_from_one_that_matters() -> None:
     assert lost["learning_rate"]["mean"] > lost["optimizer"]["mean"] > 0.05 > lost["width"]["up_to"]
 
 
+@pytest.mark.slow
 def test_where_every_parameter_matters_none_is_called_idle() -> None:
     def value(params: dict[str, Any]) -> float:
         sgd = 1.0 * (params["optimizer"] == "sgd")
@@ -233,6 +235,7 @@ def test_where_every_parameter_matters_none_is_called_idle() -> None:
     found(audit_space.idle, subject(CONFIG, simulated(CONFIG, value, 120)), "fine")
 
 
+@pytest.mark.slow
 def test_noise_and_few_trials_accuse_no_parameter() -> None:
     found(audit_space.idle, subject(CONFIG, simulated(CONFIG, lambda _: 0.0)), "unchecked")
     found(audit_space.idle, subject(CONFIG, simulated(CONFIG, peak(3e-3), 20)), "unchecked")
@@ -391,6 +394,7 @@ def pruned_as(subject_: Subject, numbers: Sequence[int], epoch: int) -> Subject:
     return replace(subject_, trials=trials)
 
 
+@pytest.mark.slow
 def test_a_pruner_that_ended_the_best_trials_is_found_with_the_regret_to_the_bit(
     searched: tuple[Database, StudyConfig],
 ) -> None:
@@ -411,6 +415,7 @@ def test_a_pruner_that_ended_the_best_trials_is_found_with_the_regret_to_the_bit
     assert (judged.severity, judged.evidence["regret"]) == ("fine", 0.0)
 
 
+@pytest.mark.slow
 def test_the_pruner_is_judged_within_a_budget_or_not_at_all(
     searched: tuple[Database, StudyConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:

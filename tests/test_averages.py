@@ -39,6 +39,7 @@ def torch_averages(bench: Bench, one: Lane, module: nn.Module, epochs: int) -> n
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlp", "user_networks.py:cnn", "user_networks.py:resnet"])
 def test_averages_are_those_of_an_ordinary_loop_with_torchs_averaged_model(name: str) -> None:
     bench = Bench(name)

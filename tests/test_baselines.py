@@ -40,6 +40,7 @@ def beside(config: StudyConfig, prepared: PreparedData, values: list[float]) -> 
     return fitted.beside(winner(values), open_sealed(prepared, training))
 
 
+@pytest.mark.slow
 def test_a_table_has_two_on_the_winners_splits_and_on_the_test_part(tmp_path: Path) -> None:
     config = study_of(TEXT % ("wine", ""))
     prepared = prepare(config, tmp_path)
@@ -55,6 +56,7 @@ def test_a_table_has_two_on_the_winners_splits_and_on_the_test_part(tmp_path: Pa
     assert not linear.beaten and not boosting.beaten
 
 
+@pytest.mark.slow
 def test_a_regression_has_ridge_and_lower_is_better(tmp_path: Path) -> None:
     config = study_of(TEXT % ("diabetes", "metric: rmse"))
     linear, boosting = beside(config, prepare(config, tmp_path), [10.0, 11.0])
@@ -64,6 +66,7 @@ def test_a_regression_has_ridge_and_lower_is_better(tmp_path: Path) -> None:
     assert linear.test["r2"] is not None and linear.test["r2"] > 0.1
 
 
+@pytest.mark.slow
 def test_images_have_a_regression_of_their_pixels_on_a_subset_that_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

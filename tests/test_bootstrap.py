@@ -18,6 +18,7 @@ def classifier(examples: int, classes: int, seed: int = 0) -> tuple[Array, Array
     return outputs, targets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("examples", "classes"), [(60, 2), (90, 4)])
 def test_each_resample_has_the_metrics_that_its_examples_have(examples: int, classes: int) -> None:
     outputs, targets = classifier(examples, classes)
@@ -52,6 +53,7 @@ def test_interval_of_an_accuracy_is_as_wide_as_the_binomials() -> None:
     assert (low, high) == pytest.approx((0.75 - reach, 0.75 + reach), abs=0.006)
 
 
+@pytest.mark.slow
 def test_interval_of_a_mean_over_seeds_knows_that_seeds_differ() -> None:
     outputs, targets = classifier(2000, 3)
     worse = outputs + np.random.default_rng(1).normal(0, 2, outputs.shape)

@@ -92,6 +92,7 @@ print(json.dumps([said["predicted"].tolist(), [name for name in opened if sys.ar
 """
 
 
+@pytest.mark.slow
 def test_a_fresh_process_with_nothing_else_at_hand_predicts_the_same(made: Made, tmp_path: Path) -> None:
     table = made.config.folder / "table.csv"
     expected = hpo.load_bundle(made.out).predict(table)["predicted"].tolist()
@@ -229,6 +230,7 @@ def test_what_is_no_folder_is_refused(made: Made, tmp_path: Path) -> None:
 # --- the user's own architecture
 
 
+@pytest.mark.slow
 def test_users_own_architecture_runs_only_where_it_is_named(tmp_path: Path) -> None:
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "net.py").write_text(NET)

@@ -24,6 +24,7 @@ from hpo.training.program import Program
 SEARCH = "search: {learning_rate: {low: 1e-4, high: 1e-1, log: true}, batch_size: {choices: [32, 64]}}"
 
 
+@pytest.mark.slow
 def test_a_small_network_trains_many_lanes_of_each_shape() -> None:
     config = study_of(SEARCH)
     trainer = Trainer(config, prepare(config))
@@ -67,6 +68,7 @@ def test_where_memory_runs_out_at_once_nothing_is_gained() -> None:
     assert best_lanes(no_memory, config.settings(middle(config.search))) == Capacity(1, 1.0)
 
 
+@pytest.mark.slow
 def test_choosing_the_program_costs_the_measurement_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(*arguments: Any) -> Program:
         time.sleep(1.1 * capacity.BUDGET)
@@ -130,6 +132,7 @@ def test_running_out_of_memory_is_told_from_other_errors() -> None:
     assert out_of_memory(caught.value)
 
 
+@pytest.mark.slow
 def test_a_process_limit_counts_as_the_end_of_memory() -> None:
     program = """
         import resource

@@ -95,6 +95,7 @@ def test_in_bfloat16_weights_statistics_and_losses_stay_float32(
     assert 1e-4 < float((outputs[0] - exact).abs().max()) < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["user_networks.py:cnn", "user_networks.py:resnet"])
 def test_whichever_way_is_chosen_losses_agree(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """To 0.001 in float32 and 0.02 in bfloat16 after 5 epochs."""
@@ -114,6 +115,7 @@ def test_whichever_way_is_chosen_losses_agree(name: str, monkeypatch: pytest.Mon
     assert found["float32", "fused"] != found["bfloat16", "fused"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("numbers", ["float32", "bfloat16"])
 @pytest.mark.parametrize("way", ["alone", "channels last"])
 def test_one_by_one_lanes_equal_themselves_alone_to_the_bit(
@@ -127,6 +129,7 @@ def test_one_by_one_lanes_equal_themselves_alone_to_the_bit(
         assert curves(bench.cohort([one]), 4)[one.key] == together[one.key]
 
 
+@pytest.mark.slow
 def test_an_mlp_in_bfloat16_comes_close_to_float32() -> None:
     lanes = [lane(number) for number in range(6)]
     exact, rounded = (
@@ -402,6 +405,7 @@ def test_auto_never_compiles_where_nobody_expects_trials_side_by_side(
     assert not program_of(bench).compiled
 
 
+@pytest.mark.slow
 def test_more_shapes_are_compiled_than_torch_would_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     bench = Bench(compile="on")

@@ -130,6 +130,7 @@ def test_a_wrong_number_of_lanes(shell: Shell) -> None:
         assert message == "hpo: --lanes: 'many': must be auto or a whole number, 1 or more\n"
 
 
+@pytest.mark.slow
 def test_data_that_are_not_there(shell: Shell) -> None:
     (shell.folder / "table.csv").write_text("a,y\n1,0\n")
     csv = "{source: csv, path: tabel.csv, target: y}"
@@ -166,6 +167,7 @@ def test_a_postgres_that_does_not_answer_is_no_usage_error_and_its_password_is_n
     assert "127.0.0.1" in message and "refused" in message.lower() and "secret" not in message
 
 
+@pytest.mark.slow
 def test_an_unknown_study_is_named_with_those_that_there_are(searched: Shell) -> None:
     for command in ("status", "stop", "resume", "finalize", "worker"):
         message = searched.refused(command, "tinny")
@@ -173,6 +175,7 @@ def test_an_unknown_study_is_named_with_those_that_there_are(searched: Shell) ->
     assert "no study 'tinny'" in searched.refused("extend", "tinny", "--trials", "1")
 
 
+@pytest.mark.slow
 def test_another_configuration_under_the_same_name(searched: Shell) -> None:
     searched.write(STUDY.replace("epochs: 1", "epochs: 2"))
     message = searched.refused("run", "study.yaml")
@@ -207,6 +210,7 @@ def test_a_wrong_command_line(shell: Shell, arguments: list[str], told: str) -> 
     assert told in shell.refused(*arguments)
 
 
+@pytest.mark.slow
 def test_status_of_one_study_of_all_and_for_scripts(searched: Shell) -> None:
     line = searched.hpo("status", "tiny").out
     assert line.startswith("tiny: 2/2 finished (2 complete, 0 pruned, 0 failed), 0 running, best 0.")
@@ -218,6 +222,7 @@ def test_status_of_one_study_of_all_and_for_scripts(searched: Shell) -> None:
     assert searched.hpo("status", "tiny", "--watch").out == line.replace(" [searched]", "")
 
 
+@pytest.mark.slow
 def test_stopping_resuming_and_extending(searched: Shell) -> None:
     assert searched.hpo("extend", "tiny", "--trials", "3").out == "tiny: 5 trials now\n"
     assert searched.hpo("stop", "tiny").out == "tiny: stopped\n"
@@ -228,6 +233,7 @@ def test_stopping_resuming_and_extending(searched: Shell) -> None:
     assert (state["state"], state["waiting"]) == ("paused", 3)
 
 
+@pytest.mark.slow
 def test_submitting_twice_changes_nothing(shell: Shell) -> None:
     shell.write(STUDY)
     first = shell.hpo("submit", "study.yaml")
@@ -237,6 +243,7 @@ def test_submitting_twice_changes_nothing(shell: Shell) -> None:
     assert shell.hpo("submit", "study.yaml") == first
 
 
+@pytest.mark.slow
 def test_finalizing_twice_is_refused_unless_asked_for(searched: Shell) -> None:
     done = searched.hpo("finalize", "tiny", "--out", "there")
     assert done.code == 0 and done.out.endswith("/there\n")
@@ -249,6 +256,7 @@ def test_finalizing_twice_is_refused_unless_asked_for(searched: Shell) -> None:
     assert status["state"] == "finished"
 
 
+@pytest.mark.slow
 def test_a_results_folder_that_is_not_complete_is_written_again_and_the_test_set_stays_shut(
     searched: Shell,
 ) -> None:
@@ -259,6 +267,7 @@ def test_a_results_folder_that_is_not_complete_is_written_again_and_the_test_set
         assert len(metrics["openings"]) == 1
 
 
+@pytest.mark.slow
 def test_finalizing_writes_a_lost_results_folder_again(searched: Shell) -> None:
     folder = searched.folder / "results" / "tiny"
     first = json.loads(searched.hpo("finalize", "tiny", "--json").out)
@@ -269,6 +278,7 @@ def test_finalizing_writes_a_lost_results_folder_again(searched: Shell) -> None:
     assert searched.hpo("finalize", "tiny").code == 1
 
 
+@pytest.mark.slow
 def test_tables_of_an_earlier_version_are_refused_by_every_command(searched: Shell) -> None:
     with contextlib.closing(sqlite3.connect(searched.folder / "hpo.db")) as connection:
         connection.execute("ALTER TABLE hpo_leases DROP COLUMN seconds")
@@ -278,6 +288,7 @@ def test_tables_of_an_earlier_version_are_refused_by_every_command(searched: She
     assert searched.hpo("db", "status").code == 0
 
 
+@pytest.mark.slow
 def test_a_study_without_a_complete_trial_cannot_be_finalized(shell: Shell) -> None:
     shell.write(STUDY)
     shell.hpo("submit", "study.yaml")
@@ -285,6 +296,7 @@ def test_a_study_without_a_complete_trial_cannot_be_finalized(shell: Shell) -> N
     assert answer.code == 1 and "Traceback" not in answer.err and "tiny" in answer.err
 
 
+@pytest.mark.slow
 def test_the_database_s_own_commands(shell: Shell) -> None:
     assert shell.hpo("db", "init").out == "sqlite:///hpo.db: ready\n"
     assert shell.hpo("db", "init").code == 0
@@ -292,6 +304,7 @@ def test_the_database_s_own_commands(shell: Shell) -> None:
     assert shell.hpo("status").out == "sqlite:///hpo.db: no studies yet\n"
 
 
+@pytest.mark.slow
 def test_the_schema_accepts_the_studies_that_ship(shell: Shell) -> None:
     schema = json.loads(shell.hpo("schema").out)
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -345,6 +358,7 @@ def processor_seconds(*command: str) -> float:
     return min(costs)
 
 
+@pytest.mark.slow
 def test_help_costs_hardly_more_than_that_of_an_empty_typer_application(tmp_path: Path) -> None:
     empty = tmp_path / "empty.py"
     empty.write_text(
@@ -354,6 +368,7 @@ def test_help_costs_hardly_more_than_that_of_an_empty_typer_application(tmp_path
     assert processor_seconds(sys.executable, "-m", "hpo.cli", "--help") < 1.6 * least
 
 
+@pytest.mark.slow
 def test_module_is_the_command() -> None:
     module = [sys.executable, "-m", "hpo.cli", "--help"]
     script = [str(Path(sys.executable).parent / "hpo"), "--help"]

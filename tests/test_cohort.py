@@ -142,6 +142,7 @@ def assert_same_state(one: LaneState, other: LaneState, tolerance: float = 1e-9)
             assert torch.allclose(tensor, other.tensors[name], atol=tolerance, rtol=tolerance), name
 
 
+@pytest.mark.slow
 def test_in_a_cohort_of_64_a_lane_has_the_loss_curve_that_it_has_alone() -> None:
     bench = Bench()
     lanes = [lane(number) for number in range(64)]
@@ -152,6 +153,7 @@ def test_in_a_cohort_of_64_a_lane_has_the_loss_curve_that_it_has_alone() -> None
     assert len({results[-1].train_loss for results in together.values()}) == 64
 
 
+@pytest.mark.slow
 def test_in_float32_losses_agree_to_one_in_ten_thousand_after_20_epochs() -> None:
     bench = Bench(dtype=torch.float32)
     lanes = [lane(number) for number in range(64)]
@@ -190,6 +192,7 @@ def test_lanes_of_every_network_equal_themselves_alone(name: str, program: type)
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlp", "user_networks.py:resnet", "user_networks.py:functional"])
 def test_lanes_that_join_leave_and_resume_go_on_as_if_alone(name: str) -> None:
     bench = Bench(name)
@@ -282,6 +285,7 @@ def test_training_and_evaluating_leave_torchs_generator_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlp", "user_networks.py:resnet", "user_networks.py:branching"])
 def test_a_lane_that_diverges_reports_it_and_disturbs_no_neighbour(name: str) -> None:
     bench = Bench(name, metric="accuracy")

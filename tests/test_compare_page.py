@@ -23,6 +23,7 @@ def made(request: pytest.FixtureRequest) -> Comparison:
     return example.comparison(request.param)
 
 
+@pytest.mark.slow
 def test_the_page_is_one_file_that_loads_nothing_and_escapes_names(made: Comparison) -> None:
     page = render_comparison(made)
     assert page.count("* plotly.js v") == 1
@@ -41,6 +42,7 @@ def test_json_has_all_figures(made: Comparison) -> None:
     assert "images" not in json.dumps(content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [80, 140])
 def test_the_table_fits_the_terminal_and_names_are_shown_as_they_are(width: int) -> None:
     names = ("[red]narrow", "n" * 100, *(f"study-{number}" for number in range(6)))

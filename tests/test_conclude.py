@@ -70,6 +70,7 @@ def sealed(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return lambda: monkeypatch.setattr(finalize_module, "open_sealed", opened)
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_gone_or_not_complete_is_written_again_with_the_test_part_sealed(
     searched: Database, tmp_path: Path, sealed: Callable[[], None]
 ) -> None:
@@ -91,6 +92,7 @@ def test_a_folder_that_is_gone_or_not_complete_is_written_again_with_the_test_pa
     assert len(attrs(searched)[OPENINGS]) == 1
 
 
+@pytest.mark.slow
 def test_an_opening_is_recorded_with_its_time_configuration_and_result_and_so_is_a_second_one(
     searched: Database, tmp_path: Path
 ) -> None:
@@ -106,6 +108,7 @@ def test_an_opening_is_recorded_with_its_time_configuration_and_result_and_so_is
     assert "this was opening 2 of them" in (tmp_path / "out" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_result_of_an_earlier_version_still_loads(searched: Database, tmp_path: Path) -> None:
     concluded(searched, tmp_path / "out")
     study = Studies(searched).study(CONFIG.name)
@@ -124,6 +127,7 @@ def test_a_result_of_an_earlier_version_still_loads(searched: Database, tmp_path
     assert "test accuracy" in console.export_text()
 
 
+@pytest.mark.slow
 def test_where_the_recorded_folder_is_not_at_hand_it_is_written_to_where_it_is_wanted(
     searched: Database, tmp_path: Path, sealed: Callable[[], None]
 ) -> None:
@@ -139,6 +143,7 @@ def test_where_the_recorded_folder_is_not_at_hand_it_is_written_to_where_it_is_w
     assert concluded(searched, tmp_path / "here") == first
 
 
+@pytest.mark.slow
 def test_a_result_of_a_study_that_was_extended_meanwhile_does_not_count_as_its_result(
     searched: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +159,7 @@ def test_a_result_of_a_study_that_was_extended_meanwhile_does_not_count_as_its_r
     assert len(search(searched, CONFIG)) == 5
 
 
+@pytest.mark.slow
 def test_two_at_once_open_the_test_part_once(searched: Database, tmp_path: Path) -> None:
     answers: list[Conclusion] = []
     threads = [
@@ -168,24 +174,25 @@ def test_two_at_once_open_the_test_part_once(searched: Database, tmp_path: Path)
     assert len(attrs(searched)[OPENINGS]) == 1
 
 
+@pytest.mark.slow
 def test_the_place_of_a_process_elsewhere_is_taken_once_it_is_silent(
     searched: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(place_module, "SILENCE", 2.5)
+    monkeypatch.setattr(place_module, "SILENCE", 1.5)
     studies, study = Studies(searched), Studies(searched).study("wines")
     elsewhere = {"host": "elsewhere", "pid": 1, "id": "x", "beat": 0}
     studies.set_attrs(study.study_id, {FINALIZER: elsewhere})
     stop = threading.Event()
 
     def beat() -> None:
-        while not stop.wait(0.3):
+        while not stop.wait(0.2):
             studies.set_attrs(study.study_id, {FINALIZER: elsewhere | {"beat": time.monotonic()}})
 
     alive = threading.Thread(target=beat)
     alive.start()
     waiting = threading.Thread(target=concluded, args=(searched, tmp_path / "out"))
     waiting.start()
-    time.sleep(5)
+    time.sleep(3)
     assert RESULT not in attrs(searched), "it gave signs of life"
     stop.set()
     alive.join()

@@ -38,6 +38,7 @@ def size(width: int) -> int:
     return parameters_of(models.builder("mlp")((13,), 3, width=width, depth=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_networks_beyond_the_limit_are_not_trained_and_those_within_are(
     sqlite: Database, sampler: str, monkeypatch: pytest.MonkeyPatch
@@ -84,6 +85,7 @@ def test_status_and_report_count_them(sqlite: Database) -> None:
     assert f"({refused} of them untrained, since they violate a constraint; the first, trial" in told
 
 
+@pytest.mark.slow
 def test_a_sampler_that_learns_stays_within_the_limit(sqlite: Database) -> None:
     """Three of four random trials are beyond this limit."""
     trials = search(sqlite, limited(size(19), "{name: tpe, startup_trials: 8}", trials=40), lanes=2)

@@ -46,6 +46,7 @@ def seen(config: StudyConfig, lines: tuple[int, ...]) -> set[int]:
     return set(lines) & set(rows.places.tolist())
 
 
+@pytest.mark.slow
 def test_planted_dirt_of_a_table_is_found_and_named(table: StudyConfig) -> None:
     facts = describe(table).facts
     found = facts.table
@@ -75,6 +76,7 @@ def test_a_planted_target_far_off_is_found(folder: Path) -> None:
     assert [suspect.place for suspect in facts.table.suspects.examples] == [dirt.FAR_TARGET]
 
 
+@pytest.mark.slow
 def test_planted_copies_and_mislabels_of_images_are_found(tmp_path: Path) -> None:
     description = describe(dirt.images(tmp_path))
     found = description.facts.images
@@ -95,6 +97,7 @@ def test_planted_copies_and_mislabels_of_images_are_found(tmp_path: Path) -> Non
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["breast_cancer", "wine", "diabetes"])
 def test_clean_data_are_not_accused(data: str) -> None:
     task = "regression" if data == "diabetes" else "classification"
@@ -104,6 +107,7 @@ def test_clean_data_are_not_accused(data: str) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_courses_table_is_described_as_it_is(shared_data: Path) -> None:
     data = {"source": "csv", "path": f"{shared_data}/dataset.csv", "target": "target", "missing": "drop"}
     first, *others = matters(describe(dirt.study(Path(), data)).facts)
@@ -115,6 +119,7 @@ def test_the_courses_table_is_described_as_it_is(shared_data: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_sealed_file_is_never_opened(table: StudyConfig) -> None:
     prepared = prepare(table)
     sealed = prepared.cache / "test.safetensors"
@@ -123,6 +128,7 @@ def test_the_sealed_file_is_never_opened(table: StudyConfig) -> None:
     assert facts.parts[2].name == "test" and sum(facts.parts[2].counts) == facts.parts[2].rows == 20
 
 
+@pytest.mark.slow
 def test_a_part_that_was_sealed_before_classes_were_counted_says_so(table: StudyConfig) -> None:
     manifest = prepare(table).cache / MANIFEST
     content = json.loads(manifest.read_text())
@@ -133,6 +139,7 @@ def test_a_part_that_was_sealed_before_classes_were_counted_says_so(table: Study
     assert "was sealed before hpo recorded its classes" in render_description(description)
 
 
+@pytest.mark.slow
 def test_more_rows_than_the_limit_are_sampled_and_that_is_said(table: StudyConfig) -> None:
     facts = describe(table, most_rows=200).facts
     assert facts.table is not None and facts.table.rows == facts.sampled == 200
@@ -190,6 +197,7 @@ def test_sound_labels_are_not_accused(data: Callable[..., Any]) -> None:
     assert not suspect_labels(*standardized(data)).surprising
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [load_breast_cancer, load_digits, load_wine])
 def test_planted_mislabels_are_found_and_few_others(data: Callable[..., Any]) -> None:
     features, codes, places, classes = standardized(data)
@@ -202,6 +210,7 @@ def test_planted_mislabels_are_found_and_few_others(data: Callable[..., Any]) ->
     assert found.count >= 0.6 * len(planted)
 
 
+@pytest.mark.slow
 def test_labels_of_groups_that_overlap_are_not_accused() -> None:
     for seed in range(5):
         random = np.random.default_rng(seed)
@@ -246,6 +255,7 @@ def test_the_command_writes_each_figure_as_a_picture(tmp_path: Path) -> None:
     assert "Class balance" in (tmp_path / "pictures" / "balance.svg").read_text()
 
 
+@pytest.mark.slow
 def test_the_command_says_what_matters_and_writes_the_page(tmp_path: Path, folder: Path) -> None:
     desk = Desk(tmp_path)
     study = desk.study(

@@ -52,6 +52,7 @@ def planted(
     return found
 
 
+@pytest.mark.slow
 def test_planted_parameter_leads_with_an_interval_that_holds_the_truth() -> None:
     held, clear = 0, []
     for seed in range(40):
@@ -86,6 +87,7 @@ def test_gain_in_a_metric_that_is_to_shrink_is_a_gain() -> None:
     assert "lower than with its other values" in effect_text.sentences(found, study)[0]
 
 
+@pytest.mark.slow
 def test_planted_interaction_is_seen_and_an_absent_one_is_not_claimed() -> None:
     study = config()
     seen = effects(planted(study, 200, 1, together=0.1), study)

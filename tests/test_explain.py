@@ -46,13 +46,13 @@ def few_resamples() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def table(few_resamples: None) -> Explanation:
-    return explain(table_subject())
+def table() -> Explanation:
+    return example.explained("table")
 
 
 @pytest.fixture(scope="module")
 def pictures() -> Explanation:
-    return explain(picture_subject(trained(convolutional)))
+    return example.explained("pictures")
 
 
 # --- tables
@@ -81,8 +81,8 @@ def test_the_sentences_name_what_matters_and_in_which_direction(table: Explanati
     assert "Integrated gradients passes that check" in verdict(table)
 
 
-def test_a_regressor_is_explained_in_the_targets_unit(few_resamples: None) -> None:
-    found = explain(table_subject("regression"))
+def test_a_regressor_is_explained_in_the_targets_unit() -> None:
+    found = example.explained("numbers")
     assert found.importances is not None and not found.pairs
     assert {one.column for one in found.importances.columns[:2]} == PLANTED
     assert "RMSE (95 %" in matters(found)[0]

@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from browsing import Visit
-from explain_example import HOSTILE, convolutional, picture_subject, table_subject, trained
+from explain_example import HOSTILE, explained
 
-from hpo.results import columns
-from hpo.results.explain import explain
 from hpo.results.explain_page import render_explanation
 
 if TYPE_CHECKING:
@@ -21,16 +19,9 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(columns, "PREDICTIONS", 0)
-        subjects = {
-            "table": table_subject(),
-            "numbers": table_subject("regression"),
-            "pictures": picture_subject(trained(convolutional)),
-        }
-        for name, subject in subjects.items():
-            (folder / f"{name}.html").write_text(render_explanation(explain(subject)), encoding="utf-8")
-    return {name: folder / f"{name}.html" for name in subjects}
+    for name in ("table", "numbers", "pictures"):
+        (folder / f"{name}.html").write_text(render_explanation(explained(name)), encoding="utf-8")
+    return {path.stem: path for path in folder.iterdir()}
 
 
 @pytest.fixture(

@@ -109,12 +109,14 @@ def recomputed(made: Made) -> dict[str, float | None]:
     return evaluate(labels["task"], outputs, rows.targets, labels["classes"]).scalars()
 
 
+@pytest.mark.slow
 def test_model_rebuilt_from_the_folder_alone_reproduces_the_test_metrics(made: Made) -> None:
     metrics = json.loads((made.out / "metrics.json").read_text())
     for name, value in recomputed(made).items():
         assert value == pytest.approx(metrics["test"][name], abs=1e-6), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["drop", "most_frequent"])
 def test_regression_model_is_reproduced_too(tmp_path: Path, missing: str) -> None:
     data = {"source": "csv", "path": "table.csv", "target": "age", "missing": missing}
@@ -138,6 +140,7 @@ def test_best_yaml_is_a_study_file_that_trains_the_winner(made: Made) -> None:
     assert prepare(best, made.prepared.cache.parent).fingerprint == made.prepared.fingerprint
 
 
+@pytest.mark.slow
 def test_best_yaml_of_an_epoch_within_a_schedule_keeps_the_schedule(tmp_path: Path) -> None:
     training = {"epochs": 6, "schedule": "cosine", "warmup": 4, "select": "best_epoch"}
     trial = winner()
@@ -148,6 +151,7 @@ def test_best_yaml_of_an_epoch_within_a_schedule_keeps_the_schedule(tmp_path: Pa
     assert (best.training.epochs, best.training.select) == (6, "best_epoch")
 
 
+@pytest.mark.slow
 def test_paths_in_best_yaml_still_lead_to_the_users_files(tmp_path: Path) -> None:
     source = "import models\n\ndef build(input_shape, classes, dropout=0.0, width=4, depth=1):\n"
     source += "    return models.builder('mlp')(input_shape, classes, width=width, depth=depth)\n"

@@ -121,7 +121,7 @@ def test_killed_workers_lose_no_trial_and_do_none_twice(
 
 
 def test_a_worker_may_end_at_any_point(make_database: Callable[[], str], tmp_path: Path) -> None:
-    times, trials = (20, 300) if FULL else (5, 90)
+    times, trials = (20, 300) if FULL else (3, 60)
     config = study(trials, epochs=6, rest="sampler: random\npruner: asha")
     plan = planned(make_database(), tmp_path, config, lanes=3, save_every=0.05)
     ends = [point for point in KILL_POINTS for _ in range(times)]
@@ -152,7 +152,7 @@ def test_launchers_that_race_on_an_empty_database_make_one_study(
     make_database: Callable[[], str], tmp_path: Path
 ) -> None:
     config = study(12, epochs=2)
-    for race in range(20 if FULL else 3):
+    for race in range(20 if FULL else 2):
         folder = tmp_path / str(race)
         folder.mkdir()
         url = make_database()

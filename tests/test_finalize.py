@@ -71,6 +71,7 @@ def finalized(wine: PreparedData) -> Finalized:
     return finalize(study(), wine, TRIALS, lambda: None)
 
 
+@pytest.mark.slow
 def test_lucky_trial_does_not_win(finalized: Finalized) -> None:
     """Trial 2 has the search's best value, and parameters that hardly learn."""
     result = finalized.result
@@ -97,6 +98,7 @@ def test_result_survives_json(finalized: Finalized) -> None:
     assert FinalResult.model_validate_json(result.model_dump_json()) == result
 
 
+@pytest.mark.slow
 def test_same_inputs_give_the_same_result(wine: PreparedData, finalized: Finalized) -> None:
     torch.manual_seed(123)
     again = finalize(study(), wine, TRIALS, lambda: None)
@@ -129,6 +131,7 @@ def test_test_part_stays_sealed_until_its_opening_is_recorded(
     assert ("re-evaluating", 12, 12) in progress and ("retraining", 6, 6) in progress
 
 
+@pytest.mark.slow
 def test_refused_opening_leaves_the_test_part_sealed(
     wine: PreparedData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +173,7 @@ def exploding(number: int, value: float = 1.0) -> FrozenTrial:
     return trial(number, value, params={"learning_rate": 1e6, "dropout": 0.0})
 
 
+@pytest.mark.slow
 def test_candidate_that_diverges_is_out_and_says_so(wine: PreparedData, fragile: StudyConfig) -> None:
     result = finalize(fragile, wine, [*TRIALS, exploding(9)], lambda: None).result
     out = result.candidates[0]
@@ -203,6 +207,7 @@ def test_retraining_that_diverges_is_refused_before_the_test_part_is_opened(
         finalize(fragile, wine, [exploding(9)], opened)
 
 
+@pytest.mark.slow
 def test_trials_of_several_shapes_and_chunks_come_to_the_same_as_together(
     wine: PreparedData, monkeypatch: pytest.MonkeyPatch, finalized: Finalized
 ) -> None:
@@ -214,6 +219,7 @@ def test_trials_of_several_shapes_and_chunks_come_to_the_same_as_together(
     assert {name: s.n for name, s in chunked.seeds.items()} == dict.fromkeys(chunked.seeds, 3)
 
 
+@pytest.mark.slow
 def test_regression_is_tested_in_the_targets_unit(tmp_path: Path) -> None:
     config = study(
         data={"source": "sklearn", "name": "diabetes"},
@@ -319,6 +325,7 @@ def build(input_shape, classes, width=64, dropout=0.0):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "why"),
     [

@@ -21,6 +21,8 @@ from hpo.search.status import RESULT
 from hpo.search.studies import Studies
 from hpo.studyfile import load_study
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def finished(sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:

@@ -124,6 +124,7 @@ def bomb(path: Path, header: bytes, zeros: int) -> None:
         file.write(packer.flush())
 
 
+@pytest.mark.slow
 def test_a_decompression_bomb_is_refused_in_bounded_memory(tmp_path: Path) -> None:
     path = tmp_path / "images.gz"
     sizes = np.array([10, 28, 28], ">u4").tobytes()

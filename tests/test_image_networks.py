@@ -25,6 +25,13 @@ SMALL: list[tuple[str, Options]] = [
     ("resnet", {"width": 4, "depth": 1, "preactivation": True}),
 ]
 small = pytest.mark.parametrize(("name", "options"), SMALL)
+fitted = pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        pytest.param(*network, marks=[pytest.mark.slow] if network[0].startswith("vgg") else [])
+        for network in SMALL
+    ],
+)
 NAMES = sorted({name for name, _ in SMALL})
 
 
@@ -179,8 +186,8 @@ def test_each_stage_of_a_resnet_but_the_first_halves_the_sides(preactivation: bo
     assert different[:5] == [(2, 28, 20), (4, 14, 10), (8, 7, 5), (16, 4, 3), (16, 1, 1)]
 
 
-@small
-@pytest.mark.parametrize("shape", [(1, 8, 8), (9, 8)])
+@fitted
+@pytest.mark.parametrize("shape", [(1, 8, 8), pytest.param((9, 8), marks=pytest.mark.slow)])
 def test_fused_lanes_equal_themselves_alone(
     name: str, options: Options, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,7 +204,7 @@ def test_fused_lanes_equal_themselves_alone(
         assert_same_state(alone.state(one.key), cohort.state(one.key))
 
 
-@small
+@fitted
 def test_64_digits_are_learnt_by_heart(name: str, options: Options) -> None:
     images, labels = load_digits(return_X_y=True)
     x = torch.from_numpy(images[:64]).float().view(64, 8, 8) / 16

@@ -116,6 +116,7 @@ def test_images_of_several_sizes_need_one_to_be_stated(tmp_path: Path) -> None:
     assert read(tmp_path, size=6).train.pixels.shape == (17, 1, 6, 6)
 
 
+@pytest.mark.slow
 def test_unreadable_files_are_reported_and_left_out(tmp_path: Path) -> None:
     fill(tmp_path)
     (tmp_path / "a" / "notes.txt").write_text("no image")

@@ -25,6 +25,7 @@ def test_networks_of_the_registry_are_counted(name: str) -> None:
     assert 0 < narrow < wide < 5 * narrow
 
 
+@pytest.mark.slow
 def test_the_slower_network_has_the_longer_latency() -> None:
     sizes = (8, 800)
     networks = [nn.Sequential(nn.Flatten(), nn.Linear(64, n), nn.ReLU(), nn.Linear(n, 64)) for n in sizes]

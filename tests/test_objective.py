@@ -68,6 +68,7 @@ def test_a_network_that_cannot_be_built_fails_its_trial_with_the_reason(tmp_path
     assert "ValueError: too wide" in study.trials[0].user_attrs["failure"]
 
 
+@pytest.mark.slow
 def test_a_trial_comes_to_the_same_values_as_in_a_worker(sqlite: Database) -> None:
     config = study_of(
         f"{SPACE}validation: {{folds: 2}}\ntraining: {{epochs: 3, select: best_epoch}}\n"

@@ -1,11 +1,14 @@
 """Optuna's contract: its storage works beside our tables, and our search is as its own would be."""
 
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy as sa
 from checker import Log
 from conftest import study_of
 from crew import Plan
@@ -31,7 +34,7 @@ LANES = 4
 
 
 @pytest.fixture(scope="module", params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def beside(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RDBStorage:
+def beside(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RDBStorage]:
     """A storage on a database with our tables, one for all: making the tables takes longer than a test."""
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path_factory.mktemp('contract')}/hpo.db"
@@ -39,9 +42,21 @@ def beside(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         url = request.getfixturevalue("postgres").database()
     with Database(url) as database:
         database.create_schema()
-    return stock_storage(url)
+        address = database.url.render_as_string(hide_password=False)
+    storage = RDBStorage(address)  # one connection for all, which a database takes long to open
+    sa.event.listen(storage.engine, "connect", unsafely)
+    yield storage
+    storage.remove_session()
+    storage.engine.dispose()
 
 
+def unsafely(connection: Any, _: object) -> None:
+    """What is not to outlive the test need not reach the disk."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF")
+
+
+@pytest.mark.slow
 class TestStorageBesideOurTables(StorageTestCase):
     """Optuna's own suite."""
 
@@ -86,6 +101,7 @@ def same(left: FrozenTrial, right: FrozenTrial) -> bool:
     return repr(ours) == repr(theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", [StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE])
 def test_the_snapshot_shows_every_kind_of_trial_as_optuna_s_storage_does(
     database: Database, direction: StudyDirection

@@ -40,6 +40,7 @@ def test_classifiers_that_are_right_on_the_same_examples_do_not_differ() -> None
     assert -0.03 < low < 0 < high < 0.03
 
 
+@pytest.mark.slow
 def test_the_intervals_cover_the_true_difference_of_accuracies() -> None:
     generator = np.random.default_rng(0)
     shares = [0.75, 0.12, 0.06, 0.07]
@@ -50,6 +51,7 @@ def test_the_intervals_cover_the_true_difference_of_accuracies() -> None:
     assert 0.92 <= covered / 400 <= 0.98
 
 
+@pytest.mark.slow
 def test_equally_good_classifiers_are_told_apart_in_at_most_one_of_twenty() -> None:
     generator = np.random.default_rng(1)
     p = [mcnemar(*right(*generator.multinomial(100, [0.7, 0.1, 0.1, 0.1]))).p for _ in range(1000)]

@@ -62,6 +62,7 @@ def test_every_fold_has_statistics_of_its_own(tmp_path: Path) -> None:
         assert len(fold.train) + len(fold.validation) == 170
 
 
+@pytest.mark.slow
 def test_categories_are_one_hot_and_the_width_is_the_same_in_every_part(tmp_path: Path) -> None:
     table = mixed()
     table.loc[3, "colour"] = "only once"
@@ -80,6 +81,7 @@ def test_categories_are_one_hot_and_the_width_is_the_same_in_every_part(tmp_path
     assert any(fold.validation.features[:, 2:].sum(1).eq(0).any() for fold in folds)
 
 
+@pytest.mark.slow
 def test_a_column_that_is_empty_in_a_training_part_does_not_break_it(tmp_path: Path) -> None:
     table = mixed(60).assign(rare=np.nan, tag=None)
     table.loc[0, ["rare", "tag"]] = 1.0, "t"

@@ -51,6 +51,7 @@ def written(folder: Path, text: str, name: str = "in.csv") -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_dirty_rows_are_filled_in_and_said(table: Bundle, tmp_path: Path) -> None:
     said = table.predict(written(tmp_path, TABLE))
     assert said["line"].tolist() == [2, 3, 4, 5, 6]
@@ -65,6 +66,7 @@ def test_dirty_rows_are_filled_in_and_said(table: Bundle, tmp_path: Path) -> Non
     ]
 
 
+@pytest.mark.slow
 def test_rows_that_the_study_dropped_stay_without_a_prediction(dropping: Bundle, tmp_path: Path) -> None:
     said = dropping.predict(written(tmp_path, TABLE))
     assert said["predicted"].notna().tolist() == [True, False, False, True, False]
@@ -81,6 +83,7 @@ def test_a_data_frame_says_the_same_as_the_file(table: Bundle, tmp_path: Path) -
     pd.testing.assert_frame_equal(from_frame.reset_index(drop=True), from_file.drop(columns=["file", "line"]))
 
 
+@pytest.mark.slow
 def test_numbers_that_are_categories_are_known_again_as_floats(tmp_path: Path) -> None:
     text = "code,target\n" + "".join(f"{row % 3 + 1},{'yes' if row % 3 else 'no'}\n" for row in range(60))
     data = {"source": "csv", "path": "codes.csv", "target": "target", "categorical": ["code"]}
@@ -115,6 +118,7 @@ def test_other_things_than_tables_are_named(table: Bundle, tmp_path: Path) -> No
         table.predict(np.zeros((3, 2)))
 
 
+@pytest.mark.slow
 def test_images_are_predicted_file_by_file(coloured: Bundle, tmp_path: Path) -> None:
     (tmp_path / "some").mkdir()
     Image.new("RGB", (5, 6), (205, 12, 14)).save(tmp_path / "some" / "a.png")
@@ -142,6 +146,7 @@ def test_images_as_arrays_must_fit(coloured: Bundle) -> None:
         coloured.predict(pixels.astype(float))
 
 
+@pytest.mark.slow
 def test_the_command_writes_csv_or_json_and_refuses_by_name(
     table: Bundle, dropping: Bundle, tmp_path: Path
 ) -> None:

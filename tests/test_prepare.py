@@ -230,6 +230,7 @@ def _race(config: StudyConfig, folder: Path, cache: Path, barrier: Any, results:
     results.put(prepared.folds[0].train.features.sum().item())
 
 
+@pytest.mark.slow
 def test_racing_processes_agree_and_leave_one_copy(tmp_path: Path) -> None:
     config = csv_study(tmp_path, mixed(2000))
     context = multiprocessing.get_context("fork")

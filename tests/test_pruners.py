@@ -28,6 +28,7 @@ def test_pruners_have_the_resources_that_the_study_file_says() -> None:
     assert isinstance(pruner("none"), optuna.pruners.NopPruner)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
 def test_the_median_rule_decides_as_optuna_does(direction: str) -> None:
     draw, decisions = random.Random(0), set()

@@ -182,6 +182,7 @@ def test_study_whose_trials_all_failed_is_still_reported(study: StudyConfig) -> 
     assert data_of(page, "figures") == {}
 
 
+@pytest.mark.slow
 def test_regression_is_reported_with_its_own_figures() -> None:
     study = example.config("regression")
     trials = example.trials(study, 20)
@@ -225,6 +226,7 @@ def test_learning_curves_fade_pruned_trials_and_lift_the_best(
     assert list(complete.y).count(None) == sum(trial.state is TrialState.COMPLETE for trial in trials)
 
 
+@pytest.mark.slow
 def test_importances_find_the_parameter_that_matters(study: StudyConfig, trials: list[FrozenTrial]) -> None:
     estimates = importance.importance_estimates(example.trials(study, 200), study)
     assert set(estimates) == {importance.FANOVA, importance.PED_ANOVA}
@@ -308,6 +310,7 @@ def test_unfinished_study_without_recorded_data_says_both(told: Reported, drawn:
     assert "rows to train on" not in page
 
 
+@pytest.mark.slow
 def test_result_of_an_earlier_version_still_renders(told: Reported) -> None:
     assert told.result is not None
     stored = told.result.model_dump(mode="json")

@@ -23,6 +23,7 @@ from hpo.search.database import Database
 from hpo.search.studies import Studies
 from hpo.search.submission import data_facts, submit
 
+pytestmark = pytest.mark.slow
 HEAD = (
     "data: {source: sklearn, name: wine}\nsampler: random\n"
     "training: {epochs: 2}\noptions: {width: 8, depth: 1}\n"

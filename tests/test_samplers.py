@@ -88,6 +88,7 @@ def searched(database: Database, config: StudyConfig, workers: int) -> list[Froz
     return read_trials(database, study.study_id)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["random", "qmc", "{name: qmc, seed: 7}"])
 def test_a_numbered_sampler_draws_the_same_with_any_number_of_workers(
     new_database: Callable[[], Database], sampler: str
@@ -120,6 +121,7 @@ def test_another_seed_draws_other_parameters(sampler: str) -> None:
     assert first(1) == first(1) != first(2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("multivariate", [True, False])
 def test_tpe_draws_what_optuna_s_own_draws(multivariate: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     config = study_of(
@@ -141,6 +143,7 @@ def test_tpe_draws_what_optuna_s_own_draws(multivariate: bool, monkeypatch: pyte
     assert drawn() == (ours, {})
 
 
+@pytest.mark.slow
 def test_a_model_based_sampler_finds_better_than_chance(new_database: Callable[[], Database]) -> None:
     for sampler in ("tpe", "gp"):
         config = study_of(

@@ -57,6 +57,7 @@ def bias(estimates: Any) -> tuple[float, float]:
     return float(errors.mean()), float(errors.std(ddof=1)) / len(errors) ** 0.5
 
 
+@pytest.mark.slow
 def test_best_of_equal_trials_looks_better_than_it_is_and_its_shrunk_estimate_does_not() -> None:
     claimed, winners = outcomes()
     search, _ = bias(claimed)
@@ -70,12 +71,14 @@ def test_best_of_equal_trials_looks_better_than_it_is_and_its_shrunk_estimate_do
     assert np.mean([cost for cost in lost if cost is not None]) > 2 * NOISE
 
 
+@pytest.mark.slow
 def test_defaults_that_are_as_good_win_as_often_as_any_other() -> None:
     _, winners = outcomes()
     share = sum(winner.number is None for winner in winners) / len(winners)
     assert share == pytest.approx(1 / (TOP + 1), abs=0.08)
 
 
+@pytest.mark.slow
 def test_poor_defaults_do_not_make_equal_trials_look_different() -> None:
     """Shrunk with the trials they would: the winner would keep its luck."""
     _, winners = outcomes(lead_of_defaults=-5 * NOISE)
@@ -89,6 +92,7 @@ def test_poor_defaults_do_not_make_equal_trials_look_different() -> None:
     assert together > 5 * error, "this is what the simulation would notice"
 
 
+@pytest.mark.slow
 def test_better_defaults_win_and_keep_their_lead() -> None:
     _, winners = outcomes(lead_of_defaults=5 * NOISE)
     assert all(winner.number is None and winner.value is None for winner in winners)

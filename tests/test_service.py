@@ -54,6 +54,7 @@ def is_finalized(database: Database, name: str) -> Callable[[], bool]:
     return lambda: recorded(Studies(database).study(name)) is not None
 
 
+@pytest.mark.slow
 def test_studies_are_searched_and_finalized_whenever_they_are_submitted(
     sqlite: Database, tmp_path: Path
 ) -> None:
@@ -71,6 +72,7 @@ def test_studies_are_searched_and_finalized_whenever_they_are_submitted(
     assert (tmp_path / "late" / "metrics.json").is_file()
 
 
+@pytest.mark.slow
 def test_what_a_study_cannot_be_served_for_is_said_once_and_the_others_are_served(
     sqlite: Database, tmp_path: Path
 ) -> None:
@@ -93,6 +95,7 @@ def test_what_a_study_cannot_be_served_for_is_said_once_and_the_others_are_serve
         eventually(is_finalized(sqlite, "gone"))
 
 
+@pytest.mark.slow
 def test_a_study_that_another_process_finalizes_or_that_was_opened_without_a_result_is_left_alone(
     sqlite: Database, tmp_path: Path
 ) -> None:

@@ -35,6 +35,7 @@ def snapshot(sqlite: Database) -> Snapshot:
     return shown
 
 
+@pytest.mark.slow
 def test_it_shows_what_optuna_reads_from_the_database(snapshot: Snapshot, sqlite: Database) -> None:
     stock = optuna.load_study(study_name="test", storage=str(sqlite.url))
     shown = optuna.Study("test", snapshot)
@@ -87,6 +88,7 @@ def test_a_trial_of_another_worker_cannot_be_written(snapshot: Snapshot) -> None
         snapshot.set_trial_user_attr(theirs._trial_id, "note", "n")
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_forgotten_is_shown_no_longer(snapshot: Snapshot) -> None:
     snapshot.adopt(Claim(trial_id=99, number=6, attempt=1, alone=False))
     snapshot.forget(99)

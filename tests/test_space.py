@@ -142,6 +142,7 @@ def test_the_values_of_a_step_are_exact() -> None:
     assert Range(low=1, high=7, step=3).grid() == [1, 4, 7]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_listed_makes_no_grid() -> None:
     assert Range(low=0, high=10**12).grid() is None
     for endless in (Range(low=0.0, high=1), Range(low=0, high=1, step=1e-9)):

@@ -3,6 +3,7 @@
 import time
 
 import optuna
+import pytest
 from conftest import study_of
 from optuna.trial import TrialState
 from searching import search, submitted
@@ -48,6 +49,7 @@ def test_it_counts_trials_and_names_the_state_of_the_study(sqlite: Database) -> 
     assert standing() == ("finished", 0, 0, 6)
 
 
+@pytest.mark.slow
 def test_the_best_trial_is_optuna_s(sqlite: Database) -> None:
     search(sqlite, study_of(f"{STUDY}name: max"))
     search(sqlite, study_of(f"{STUDY}name: min\nmetric: loss"))
@@ -100,6 +102,7 @@ def test_no_room_is_told_where_workers_have_more_lanes_than_was_measured(sqlite:
     assert StatusReader(sqlite, study).read().room is None
 
 
+@pytest.mark.slow
 def test_its_json_has_the_keys_that_scripts_read(sqlite: Database) -> None:
     config = study_of(STUDY)
     study = submitted(sqlite, config)
@@ -117,6 +120,7 @@ def test_its_json_has_the_keys_that_scripts_read(sqlite: Database) -> None:
     assert (worker["name"], worker["trials"]) == ("w", 1) and worker["silent_seconds"] < 5
 
 
+@pytest.mark.slow
 def test_an_extended_study_is_open_again_and_keeps_its_result_aside(sqlite: Database) -> None:
     config = study_of(STUDY)
     search(sqlite, config)

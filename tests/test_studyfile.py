@@ -203,6 +203,7 @@ def test_values_of_a_mistake_are_short() -> None:
     assert len(line) < 110
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("space", "trials", "line"),
     [

@@ -174,6 +174,7 @@ def http_server(folder: Path) -> Iterator[str]:
         thread.join()
 
 
+@pytest.mark.slow
 def test_a_download_is_torchvisions_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -203,6 +204,7 @@ def test_torchvision_is_not_imported_to_read_idx_files(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=Path(__file__).parent)
 
 
+@pytest.mark.slow
 def test_mnist_as_torchvision_reads_it(tmp_path: Path, shared_data: Path) -> None:
     for path in (shared_data / "MNIST" / "raw").glob("*.gz"):
         write(tmp_path / "MNIST" / "raw" / path.stem, gzip.decompress(path.read_bytes()))

@@ -47,6 +47,7 @@ def images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(NETWORKS, "mlp", (1, 5, 7))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_lanes_equal_themselves_alone(name: str) -> None:
     bench = Bench(name)
@@ -63,6 +64,7 @@ def test_lanes_equal_themselves_alone(name: str) -> None:
         assert torch.allclose(alone.predict(bench.folds[0].validation.features)[0], own, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_the_ways_come_to_the_same(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lanes = [equipped(number) for number in range(5)]
@@ -77,6 +79,7 @@ def test_the_ways_come_to_the_same(way: str, monkeypatch: pytest.MonkeyPatch) ->
         assert_same_state(cohort.state(key), expected.state(key))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["alone", "channels last"])
 def test_in_bfloat16_lanes_one_by_one_are_equal_to_the_bit_in_whatever_company(
     way: str, monkeypatch: pytest.MonkeyPatch
@@ -89,6 +92,7 @@ def test_in_bfloat16_lanes_one_by_one_are_equal_to_the_bit_in_whatever_company(
         assert curves(bench.cohort([one]), 3)[one.key] == together[one.key]
 
 
+@pytest.mark.slow
 def test_in_bfloat16_fused_lanes_are_near_those_alone() -> None:
     bench = Bench("user_networks.py:cnn", torch.float32, precision="bfloat16")
     lanes = [equipped(number) for number in range(5)]
@@ -97,6 +101,7 @@ def test_in_bfloat16_fused_lanes_are_near_those_alone() -> None:
         assert_close(curves(bench.cohort([one]), 3)[one.key], together[one.key], 0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_lanes_that_join_leave_and_resume_go_on_as_if_alone(name: str) -> None:
     bench = Bench(name)

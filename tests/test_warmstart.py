@@ -131,6 +131,7 @@ def test_a_grid_begins_with_the_earlier_trials_and_has_every_point_once(sqlite: 
     assert len({repr(sorted(trial.params.items())) for trial in trials}) == len(trials) == 9
 
 
+@pytest.mark.slow
 def test_submits_that_race_enqueue_each_trial_once(
     database: Database, new_database: Callable[[], Database]
 ) -> None:
@@ -151,6 +152,7 @@ def test_submits_that_race_enqueue_each_trial_once(
     assert again == claims, "the answer to a claim was lost: the same ones come back, with what is fixed"
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_handed_back_keeps_its_parameters(database: Database) -> None:
     early(database)
     study, store = submitted(database, late()), Store(database)

@@ -44,6 +44,7 @@ def alone(config: StudyConfig, trial: FrozenTrial) -> dict[int, float]:
     return {epoch.number: epoch.value for epoch in epochs}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "tpe, multivariate: true", "random", "gp", "qmc"])
 def test_each_sampler_searches_a_study_to_its_end(sqlite: Database, sampler: str) -> None:
     startup = ", startup_trials: 4" if sampler[0] in "tg" else ""
@@ -58,6 +59,7 @@ def test_each_sampler_searches_a_study_to_its_end(sqlite: Database, sampler: str
     assert len({str(trial.params) for trial in trials}) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pruner",
     [
@@ -78,6 +80,7 @@ def test_each_pruner_ends_trials_early_and_they_keep_their_last_value(sqlite: Da
     assert any(trial.state == TrialState.COMPLETE for trial in trials)
 
 
+@pytest.mark.slow
 def test_the_first_worker_s_measurement_is_recorded_with_the_study(sqlite: Database) -> None:
     config = study_of(f"{SPACE}trials: 16\ntraining: {{epochs: 1}}\nsampler: random")
     search(sqlite, config, lanes=None)
@@ -94,6 +97,7 @@ def test_with_a_number_of_lanes_nothing_is_measured_nor_recorded(sqlite: Databas
     assert CAPACITY not in Studies(sqlite).study("test").attrs
 
 
+@pytest.mark.slow
 def test_one_worker_comes_to_the_same_study_twice(
     sqlite: Database, new_database: Callable[[], Database]
 ) -> None:
@@ -123,6 +127,7 @@ def test_a_grid_covers_every_combination_once(sqlite: Database) -> None:
     assert {dict(params).get("momentum") for params in found} == {None, 0.0, 0.9}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["rmse", "mae", "r2", "loss"])
 def test_regression_improves_in_the_direction_of_its_metric(sqlite: Database, metric: str) -> None:
     config = study_of(
@@ -133,6 +138,7 @@ def test_regression_improves_in_the_direction_of_its_metric(sqlite: Database, me
     assert (fast.value > slow.value) is (metric == "r2")
 
 
+@pytest.mark.slow
 def test_three_classes_are_searched_by_each_of_their_metrics(sqlite: Database) -> None:
     for metric in ("accuracy", "f1", "roc_auc", "loss"):
         config = study_of(
@@ -142,6 +148,7 @@ def test_three_classes_are_searched_by_each_of_their_metrics(sqlite: Database) -
         assert all(0 <= trial.value <= 2 for trial in search(sqlite, config))
 
 
+@pytest.mark.slow
 def test_with_folds_a_trial_s_value_is_their_mean_and_their_spread_is_kept(sqlite: Database) -> None:
     config = study_of(f"{SPACE}validation: {{folds: 3}}\ntrials: 3\ntraining: {{epochs: 2}}\nsampler: random")
     trainer = Trainer(config, prepare(config))
@@ -155,6 +162,7 @@ def test_with_folds_a_trial_s_value_is_their_mean_and_their_spread_is_kept(sqlit
         assert trial.user_attrs["fold_spread"] == pytest.approx(statistics.stdev(folds), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_best_epoch_chooses_the_best_value_of_all_epochs(sqlite: Database) -> None:
     config = study_of(f"{SPACE}trials: 8\ntraining: {{epochs: 6, select: best_epoch}}\nsampler: random")
     trials = search(sqlite, config)
@@ -162,6 +170,7 @@ def test_best_epoch_chooses_the_best_value_of_all_epochs(sqlite: Database) -> No
     assert any(trial.value != trial.intermediate_values[6] for trial in trials)
 
 
+@pytest.mark.slow
 def test_after_its_hours_no_trial_starts_and_those_begun_are_finished(sqlite: Database) -> None:
     config = study_of(f"{SPACE}trials: 100000\nhours: {1.5 / 3600}\ntraining: {{epochs: 2}}\nsampler: random")
     started = time.monotonic()
@@ -171,11 +180,13 @@ def test_after_its_hours_no_trial_starts_and_those_begun_are_finished(sqlite: Da
     assert all(trial.state == TrialState.COMPLETE for trial in trials)
 
 
+@pytest.mark.slow
 def test_a_study_with_hardly_any_hours_begins_its_first_trials(sqlite: Database) -> None:
     config = study_of(f"{SPACE}trials: 100000\nhours: 1.0e-7\ntraining: {{epochs: 2}}\nsampler: random")
     assert {trial.state for trial in search(sqlite, config, lanes=2)} == {TrialState.COMPLETE}
 
 
+@pytest.mark.slow
 def test_a_trial_whose_loss_is_not_finite_fails_with_the_reason_and_the_others_go_on(
     sqlite: Database,
 ) -> None:
@@ -230,6 +241,7 @@ def nan(input_shape, classes, dropout=0.0):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "options", "reason"),
     [
@@ -260,6 +272,7 @@ def test_a_module_that_breaks_for_one_value_fails_only_those_trials(
             assert trial.intermediate_values == pytest.approx(alone(config, trial), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_hands_its_trials_back_and_the_next_one_comes_to_the_same_values(
     sqlite: Database, new_database: Callable[[], Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,6 +55,7 @@ def test_an_alias_repeats_what_its_anchor_names() -> None:
     assert read_yaml("a: &size [1, 2]\nb: *size") == {"a": [1, 2], "b": [1, 2]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "message"),
     [
