@@ -1,5 +1,6 @@
 """Which way lanes run, and in which numbers, is chosen by what is equal and fast; and said once."""
 
+import math
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -190,6 +191,7 @@ def test_memory_that_runs_out_decides_nothing(
     program: type, does: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The worker trains fewer lanes then, and asks again."""
+    monkeypatch.setattr(choice, "LONG", math.inf)  # fused is tried, however slow the machine is
     bench = Bench("user_networks.py:resnet", torch.float32)
 
     def too_much(*_: object) -> None:

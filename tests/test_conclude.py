@@ -178,21 +178,21 @@ def test_two_at_once_open_the_test_part_once(searched: Database, tmp_path: Path)
 def test_the_place_of_a_process_elsewhere_is_taken_once_it_is_silent(
     searched: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(place_module, "SILENCE", 1.5)
+    monkeypatch.setattr(place_module, "SILENCE", 2.5)
     studies, study = Studies(searched), Studies(searched).study("wines")
     elsewhere = {"host": "elsewhere", "pid": 1, "id": "x", "beat": 0}
     studies.set_attrs(study.study_id, {FINALIZER: elsewhere})
     stop = threading.Event()
 
     def beat() -> None:
-        while not stop.wait(0.2):
+        while not stop.wait(0.3):
             studies.set_attrs(study.study_id, {FINALIZER: elsewhere | {"beat": time.monotonic()}})
 
     alive = threading.Thread(target=beat)
     alive.start()
     waiting = threading.Thread(target=concluded, args=(searched, tmp_path / "out"))
     waiting.start()
-    time.sleep(3)
+    time.sleep(4)
     assert RESULT not in attrs(searched), "it gave signs of life"
     stop.set()
     alive.join()

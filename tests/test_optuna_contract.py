@@ -34,7 +34,7 @@ LANES = 4
 
 
 @pytest.fixture(scope="module", params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def beside(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RDBStorage]:
+def beside(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RDBStorage:
     """A storage on a database with our tables, one for all: making the tables takes longer than a test."""
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path_factory.mktemp('contract')}/hpo.db"
@@ -42,12 +42,9 @@ def beside(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         url = request.getfixturevalue("postgres").database()
     with Database(url) as database:
         database.create_schema()
-        address = database.url.render_as_string(hide_password=False)
-    storage = RDBStorage(address)  # one connection for all, which a database takes long to open
+    storage = stock_storage(url)
     sa.event.listen(storage.engine, "connect", unsafely)
-    yield storage
-    storage.remove_session()
-    storage.engine.dispose()
+    return storage
 
 
 def unsafely(connection: Any, _: object) -> None:
