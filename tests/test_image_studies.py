@@ -42,7 +42,7 @@ def test_a_small_study_is_its_large_one_in_small(name: str) -> None:
 
 @pytest.fixture(scope="session")
 def characters(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first images of EMNIST-36: all of them are read, and the test images predicted, by another test."""
+    """The first images of EMNIST-36; test_image_training.py prepares all of them."""
     source, folder = (
         ROOT.parent / "shared" / "data" / "emnist36" / "raw",
         tmp_path_factory.mktemp("characters"),
