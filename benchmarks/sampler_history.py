@@ -31,12 +31,12 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from hpo.config import StudyConfig
+from hpo.search.advice import SHOWN
 from hpo.search.database import Database
 from hpo.search.history import History
 from hpo.search.records import Claim, StudyRecord
 from hpo.search.samplers import default_in_flight, make_sampler
 from hpo.search.snapshot import Snapshot
-from hpo.search.worker import SHOWN
 from hpo.space import Value, suggest
 
 SPACE = {
@@ -116,7 +116,9 @@ class Search:
         """A search that goes on from here by itself."""
         other = copy.copy(self)
         history = History(self.snapshot.history.database, 1)
-        history.trials = copy.deepcopy(self.snapshot.history.trials)
+        history.finished, history.running = copy.deepcopy(
+            (self.snapshot.history.finished, self.snapshot.history.running)
+        )
         other.snapshot = Snapshot(self.snapshot.record, history)
         for number in self.running:
             other.snapshot.adopt(Claim(number, number, 1, alone=False))
@@ -151,7 +153,7 @@ class Search:
         """Finish what is running, and sum up."""
         while self.running:
             self.finish(self.running.popleft())
-        trials = self.snapshot.history.trials.values()
+        trials = self.snapshot.history.trials
         winner = max(trials, key=observed)
         return Result(
             observed(winner),

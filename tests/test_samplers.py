@@ -1,5 +1,6 @@
 """Samplers: what a trial draws depends on its number, not on who draws it or when."""
 
+import random
 import threading
 import time
 from collections import Counter
@@ -11,15 +12,16 @@ import optuna
 import pytest
 from conftest import study_of
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from hpo.config import StudyConfig, TrialSettings
 from hpo.search.database import Database
 from hpo.search.history import read_trials
 from hpo.search.running import WorkerOptions
-from hpo.search.samplers import Known, NumberedQmc, _Tpe, default_in_flight, make_sampler
+from hpo.search.samplers import NumberedQmc, default_in_flight, make_sampler
 from hpo.search.studies import Studies
 from hpo.search.submission import submit
+from hpo.search.tpe import Known, Tpe
 from hpo.search.training import Epoch
 from hpo.search.worker import Worker
 from hpo.space import distributions, suggest
@@ -122,25 +124,46 @@ def test_another_seed_draws_other_parameters(sampler: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("multivariate", [True, False])
-def test_tpe_draws_what_optuna_s_own_draws(multivariate: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("multivariate", "direction"), [(True, "maximize"), (False, "minimize")])
+def test_tpe_draws_what_optuna_s_own_draws(
+    multivariate: bool, direction: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = study_of(
         f"{SPACE}trials: 40\n"
         f"sampler: {{name: tpe, startup_trials: 8, multivariate: {str(multivariate).lower()}}}"
     )
 
-    def drawn() -> tuple[list[dict[str, Any]], Known]:
-        study, known = optuna.create_study(direction="maximize"), Known()
-        for number in range(40):
+    def drawn() -> list[dict[str, Any]]:
+        study, known, draw = optuna.create_study(direction=direction), Known(), random.Random(0)
+        running: list[optuna.Trial] = []
+        for number in range(60):
             study.sampler = make_sampler(config, number, known)
-            trial = study.ask()
-            study.tell(trial, float(suggest(trial, config.search)["learning_rate"]))
-        return [trial.params for trial in study.trials], known
+            running.append(study.ask())
+            suggest(running[-1], config.search)
+            if len(running) == 4:
+                _end(study, running.pop(draw.randrange(4)), draw)
+        return [trial.params for trial in study.trials]
 
-    ours, known = drawn()
-    assert {len(trials) for trials in known.values()} == {39}
-    monkeypatch.delattr(_Tpe, "_get_internal_repr")
-    assert drawn() == (ours, {})
+    ours = drawn()
+    monkeypatch.delattr(Tpe, "_sample")
+    assert drawn() == ours
+
+
+def _end(study: optuna.Study, trial: optuna.Trial, draw: random.Random) -> None:
+    """Complete, pruned early or late or before its first value, beyond a constraint, or failed."""
+    kind = draw.choice(["complete", "complete", "pruned", "infeasible", "failed"])
+    if kind == "failed":
+        study.tell(trial, state=TrialState.FAIL)
+        return
+    if kind == "infeasible":
+        trial.set_constraint("0", draw.choice([-1.0, 1.0, 2.0]))
+    value = round(draw.random(), 1)  # of few values, so that some are equal
+    for epoch in range(1, draw.randint(1, 3)):
+        trial.report(value, epoch)
+    if kind == "pruned":
+        study.tell(trial, state=TrialState.PRUNED)
+    else:
+        study.tell(trial, value)
 
 
 @pytest.mark.slow

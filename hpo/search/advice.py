@@ -7,13 +7,14 @@ from hpo.config import StudyConfig
 from hpo.search.pruners import make_pruner
 from hpo.search.records import Claim, StudyRecord
 from hpo.search.running import RunningTrial
-from hpo.search.samplers import Known, make_sampler
+from hpo.search.samplers import make_sampler
 from hpo.search.snapshot import Snapshot
 from hpo.search.status import WARM_START
+from hpo.search.tpe import Known
 from hpo.space import Value, suggest
 
-SHOWN = 1000
-"""Trials that a sampler sees. TPE's time grows with them: at 5,000 a draw took 88 ms."""
+SHOWN = 250
+"""Trials that a sampler sees: TPE's time grows with them; `benchmarks/sampler_history.py` shows what it costs."""
 
 
 class Advice:
@@ -23,7 +24,7 @@ class Advice:
         self.config = config
         self.snapshot = snapshot
         self.optuna = Study(study.name, snapshot, pruner=make_pruner(config))
-        self.known: Known = {}
+        self.known = Known()
         began = study.attrs.get(WARM_START, {"trials": []})
         self.first = [trial["params"] for trial in began["trials"]]
         """Parameters of the study's first trials, which are an earlier study's."""

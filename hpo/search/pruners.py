@@ -1,8 +1,9 @@
 """Pruners: from a configuration to Optuna's, and a median rule of our own that counts once for many lanes."""
 
+import bisect
+import math
 from collections.abc import Sequence
 
-import numpy as np
 import optuna
 from optuna.pruners import BasePruner
 from optuna.study import Study, StudyDirection
@@ -33,7 +34,7 @@ def make_pruner(config: StudyConfig) -> BasePruner:
 
 
 class Median(BasePruner):
-    """Decides as `optuna.pruners.MedianPruner` does, reading the trials once an epoch and not once a lane.
+    """Decides as `optuna.pruners.MedianPruner` does, looking at each completed trial once.
 
     Optuna's collects the values of all completed trials at each decision: at 500 of them 0.2 ms, which was a
     fifth of what a trial of 30 epochs cost besides its training.
@@ -42,10 +43,12 @@ class Median(BasePruner):
     def __init__(self, startup_trials: int, min_epochs: int) -> None:
         self.startup_trials = startup_trials
         self.min_epochs = min_epochs
-        self._completed = (0, -1)
-        """How many trials, and the last one's number, when `_medians` were taken."""
-        self._medians: dict[int, float] = {}
-        """By epoch."""
+        self._state = (0, -1)
+        """How many trials were completed at the last decision, and the last one's number."""
+        self._seen: set[int] = set()
+        """Their numbers."""
+        self._values: dict[int, list[float]] = {}
+        """Theirs in order, by epoch."""
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether the trial's best value so far is worse than the median at its last epoch."""
@@ -53,17 +56,31 @@ class Median(BasePruner):
         epoch = trial.last_step
         if epoch is None or epoch < self.min_epochs or len(completed) < max(1, self.startup_trials):
             return False
-        median, values = self._median(completed, epoch), trial.intermediate_values.values()
+        self._look_at(completed)
+        median, values = self._median(epoch), trial.intermediate_values.values()
         if study.direction == StudyDirection.MAXIMIZE:
             return max(values) < median
         return min(values) > median
 
-    def _median(self, completed: Sequence[FrozenTrial], epoch: int) -> float:
+    def _look_at(self, completed: Sequence[FrozenTrial]) -> None:
+        state = (len(completed), completed[-1].number)
+        if state == self._state:
+            return
+        self._state = state
+        numbers = {trial.number for trial in completed}
+        if self._seen - numbers:  # one that was lost: its end was not recorded
+            self._seen, self._values = set(), {}
+        for trial in completed:
+            if trial.number not in self._seen:
+                for epoch, value in trial.intermediate_values.items():
+                    if not math.isnan(value):
+                        bisect.insort(self._values.setdefault(epoch, []), value)
+        self._seen = numbers
+
+    def _median(self, epoch: int) -> float:
         """nan, which nothing is worse than, where no trial has a value."""
-        now = (len(completed), completed[-1].number)
-        if now != self._completed:
-            self._completed, self._medians = now, {}
-        if epoch not in self._medians:
-            values = [t.intermediate_values[epoch] for t in completed if epoch in t.intermediate_values]
-            self._medians[epoch] = float(np.percentile(values, 50)) if values else np.nan
-        return self._medians[epoch]
+        values = self._values.get(epoch)
+        if not values:
+            return math.nan
+        low, high = values[(len(values) - 1) // 2], values[len(values) // 2]
+        return high - (high - low) * 0.5  # rounded as `np.percentile` does
