@@ -31,7 +31,7 @@ def traffic(database: Database) -> Iterator[Traffic]:
     def executed(_: Any, _cursor: Any, statement: str, _parameters: Any, _context: Any, many: bool) -> None:
         words = statement.replace("INSERT INTO", "INSERT").split()
         if words[0] == "SELECT":
-            words[1] = words[words.index("FROM") + 1]
+            words[1] = words[1] if words[1] == "(EXISTS" else words[words.index("FROM") + 1]
         if words[0] != "BEGIN":  # ours, on SQLite
             transactions[-1].append(f"{words[0]} {words[1]}")
             assert database.sqlite or not many, statement
@@ -63,11 +63,25 @@ def worker(database: Database, tmp_path: Path) -> Worker:
     return made
 
 
-def test_an_epoch_of_a_worker_by_itself_takes_three_statements(worker: Worker, traffic: Traffic) -> None:
+def test_an_epoch_of_a_worker_by_itself_takes_three_statements_and_on_postgres_two(
+    worker: Worker, traffic: Traffic
+) -> None:
+    sqlite = ["UPDATE hpo_leases", "INSERT trial_intermediate_values"]
     assert traffic(lambda: worker._settle(worker._train_epoch())) == [
-        ["UPDATE hpo_leases", "INSERT trial_intermediate_values"],
+        sqlite if worker.store.database.sqlite else ["WITH owned"],
         ["SELECT trials"],
     ]
+
+
+def test_a_claim_after_one_that_got_nothing_only_looks_until_there_is_something(
+    worker: Worker, traffic: Traffic
+) -> None:
+    def claim(in_flight: int) -> int:
+        return len(worker.store.claim(worker.study.study_id, worker.name, worker._held(), 6, in_flight))
+
+    assert [claim(8), claim(8)] == [0, 0]
+    assert traffic(lambda: claim(8)) == [["SELECT (EXISTS"]]
+    assert claim(9) == 1
 
 
 def test_a_claim_takes_five_statements_however_many_trials(worker: Worker, traffic: Traffic) -> None:
@@ -81,14 +95,15 @@ def test_a_claim_takes_five_statements_however_many_trials(worker: Worker, traff
 def test_the_end_of_all_trials_takes_one_transaction(worker: Worker, traffic: Traffic) -> None:
     for _ in range(7):
         worker._settle(worker._train_epoch())
+    sqlite = [
+        "UPDATE hpo_leases",
+        "INSERT trial_intermediate_values",
+        "INSERT trial_values",
+        "INSERT trial_user_attributes",
+        "UPDATE trials",
+    ]
     assert traffic(lambda: worker._settle(worker._train_epoch())) == [
-        [
-            "UPDATE hpo_leases",
-            "INSERT trial_intermediate_values",
-            "INSERT trial_values",
-            "INSERT trial_user_attributes",
-            "UPDATE trials",
-        ]
+        sqlite if worker.store.database.sqlite else ["WITH owned"]
     ]
     assert not worker.running
     worker.snapshot.refresh([])

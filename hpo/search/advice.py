@@ -14,7 +14,7 @@ from hpo.search.tpe import Known
 from hpo.space import Value, suggest
 
 SHOWN = 250
-"""Trials that a sampler sees: TPE's time grows with them; `benchmarks/sampler_history.py` shows what it costs."""
+"""Trials that a sampler sees, for TPE's time grows with them: `benchmarks/sampler_history.py` compares."""
 
 
 class Advice:

@@ -129,6 +129,10 @@ class Database:
         """Run `work` in a transaction that holds SQLite's write lock from its beginning."""
         return self._repeat(work)
 
+    def act(self, work: Callable[[Connection], T]) -> T:
+        """Run `work`, which on Postgres writes with one statement: without BEGIN and COMMIT around it."""
+        return self._repeat(work, isolation=None if self.sqlite else "AUTOCOMMIT")
+
     def _repeat(self, work: Callable[[Connection], T], isolation: str | None = None) -> T:
         chosen = {"isolation_level": isolation} if isolation else {}
         options: dict[str, Any] = {"hpo_write": isolation is None} if self.sqlite else chosen

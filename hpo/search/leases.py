@@ -5,8 +5,9 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
+from typing import Any
 
 import sqlalchemy as sa
 import structlog
@@ -15,7 +16,7 @@ from sqlalchemy.engine import Connection
 
 from hpo.errors import StorageError
 from hpo.search.database import LEASES, STEPS, TRIALS, USER_ATTRS, Database, utc_now
-from hpo.search.records import Holder, Lease
+from hpo.search.records import Holder, Lease, Sign
 from hpo.search.upsert import Upsert
 
 log = structlog.get_logger()
@@ -45,22 +46,29 @@ class Leases:
 
         self.database.write(work)
 
-    def running(self, study_id: int | None = None) -> list[Lease]:
-        """The leases of all running trials (of one study).
+    def signs(self, study_id: int | None = None) -> list[Sign]:
+        """Of each worker with running trials (of one study) its newest sign of life.
 
         Read in a transaction that could write: while SQLite is locked it still answers readers, to whom
         everybody would look dead, since nobody can renew.
         """
-        query = (
-            sa.select(
-                LEASES.c.trial_id, LEASES.c.attempt, LEASES.c.worker, LEASES.c.renewed, LEASES.c.seconds
-            )
-            .join(TRIALS, TRIALS.c.trial_id == LEASES.c.trial_id)
-            .where(TRIALS.c.state == TrialState.RUNNING, LEASES.c.worker.is_not(None))
+        newest, longest = sa.func.max(LEASES.c.renewed), sa.func.max(LEASES.c.seconds)
+        query = _of_running(study_id, LEASES.c.worker, newest, longest).group_by(LEASES.c.worker)
+        return self.database.write(lambda connection: [Sign(*row) for row in connection.execute(query)])
+
+    def running(self, study_id: int | None = None, workers: Collection[str] | None = None) -> list[Lease]:
+        """The leases of all running trials (of one study, or of some workers)."""
+        query = _of_running(
+            study_id,
+            LEASES.c.trial_id,
+            LEASES.c.attempt,
+            LEASES.c.worker,
+            LEASES.c.renewed,
+            LEASES.c.seconds,
         )
-        if study_id is not None:
-            query = query.where(TRIALS.c.study_id == study_id)
-        return self.database.write(lambda connection: [Lease(*row) for row in connection.execute(query)])
+        if workers is not None:
+            query = query.where(LEASES.c.worker.in_(workers))
+        return self.database.read(lambda connection: [Lease(*row) for row in connection.execute(query)])
 
     def holders(self, study_id: int) -> list[Holder]:
         """The workers that hold running trials of a study, by name."""
@@ -158,6 +166,16 @@ class Leases:
         )
 
 
+def _of_running(study_id: int | None, *columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    """Of the leases of running trials (of one study) that a worker holds."""
+    query = (
+        sa.select(*columns)
+        .join_from(LEASES, TRIALS, TRIALS.c.trial_id == LEASES.c.trial_id)
+        .where(TRIALS.c.state == TrialState.RUNNING, LEASES.c.worker.is_not(None))
+    )
+    return query if study_id is None else query.where(TRIALS.c.study_id == study_id)
+
+
 class Watch:
     """Notices workers that do not renew their leases.
 
@@ -172,8 +190,7 @@ class Watch:
         self.study_id = study_id
         self.shortest = math.inf
         """Seconds of the shortest lease seen last: looks must follow each other faster."""
-        self._first_seen: dict[tuple[str, float, float], float] = {}
-        """By worker, the newest renewal of its leases, and their length."""
+        self._first_seen: dict[Sign, float] = {}
         self._last_look = -math.inf
 
     def look(self) -> list[Lease]:
@@ -183,22 +200,32 @@ class Watch:
             The expired leases.
         """
         started = time.monotonic()
-        seen = self.leases.running(self.study_id)
+        signs = self.leases.signs(self.study_id)
         now = time.monotonic()
         unseen = now - min(started, self._last_look)
         self._last_look = now
-        self.shortest = min((lease.seconds for lease in seen), default=math.inf)
-        newest = {lease.worker: lease for lease in sorted(seen, key=lambda lease: lease.renewed)}
-        signs = [(lease.worker, lease.renewed, lease.seconds) for lease in newest.values()]
+        self.shortest = min((sign.seconds for sign in signs), default=math.inf)
         self._first_seen = {
-            sign: now if unseen > sign[2] else self._first_seen.get(sign, now) for sign in signs
+            sign: now if unseen > sign.seconds else self._first_seen.get(sign, now) for sign in signs
         }
-        dead = {worker for (worker, _, length), since in self._first_seen.items() if now - since > length}
-        expired = [lease for lease in seen if lease.worker in dead]
+        dead = {
+            sign.worker: sign.renewed
+            for sign, since in self._first_seen.items()
+            if now - since > sign.seconds
+        }
+        expired = self._leases_of(dead)
         if expired:
             log.info("taking back trials whose worker is gone", workers=sorted(dead))
             self.leases.reclaim(expired, self.retries)
         return expired
+
+    def _leases_of(self, dead: Mapping[str, float]) -> list[Lease]:
+        """The leases of workers, by name when they were seen last; not of one that renewed some since."""
+        if not dead:
+            return []
+        leases = self.leases.running(self.study_id, dead)
+        alive = {lease.worker for lease in leases if lease.renewed > dead[lease.worker]}
+        return [lease for lease in leases if lease.worker not in alive]
 
 
 class Heartbeat:

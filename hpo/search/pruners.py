@@ -70,11 +70,16 @@ class Median(BasePruner):
         numbers = {trial.number for trial in completed}
         if self._seen - numbers:  # one that was lost: its end was not recorded
             self._seen, self._values = set(), {}
+        several = len(numbers) - len(self._seen) > 100  # at a worker's start
+        add = list.append if several else bisect.insort
         for trial in completed:
             if trial.number not in self._seen:
                 for epoch, value in trial.intermediate_values.items():
                     if not math.isnan(value):
-                        bisect.insort(self._values.setdefault(epoch, []), value)
+                        add(self._values.setdefault(epoch, []), value)
+        if several:
+            for values in self._values.values():
+                values.sort()
         self._seen = numbers
 
     def _median(self, epoch: int) -> float:

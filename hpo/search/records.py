@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
@@ -71,6 +71,16 @@ class Lease:
     renewed: float
     seconds: float
     """How long its worker may leave it unrenewed."""
+
+
+class Sign(NamedTuple):
+    """A worker's newest sign of life."""
+
+    worker: str
+    renewed: float
+    """When it renewed one of its leases last, by the database's clock."""
+    seconds: float
+    """How long it may leave them unrenewed."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ attempt. All of it is idempotent: a transaction whose COMMIT was not answered is
 import json
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from optuna.distributions import distribution_to_json
@@ -32,6 +33,7 @@ from hpo.search.database import (
     Database,
     utc_now,
 )
+from hpo.search.fenced import Fenced
 from hpo.search.records import Changes, Claim, Finish
 from hpo.search.upsert import Upsert
 
@@ -81,6 +83,15 @@ _CLAIMED = (
     )
     .order_by(TRIALS.c.number)
 )
+_WAITS = sa.exists().where(_OF_STUDY, TRIALS.c.state == TrialState.WAITING)
+_UNKNOWN = sa.exists().where(
+    _OF_STUDY,
+    TRIALS.c.state == TrialState.RUNNING,
+    LEASES.c.trial_id == TRIALS.c.trial_id,
+    LEASES.c.worker == sa.bindparam("holder"),
+    LEASES.c.trial_id.not_in(_TRIALS),
+)
+_PROSPECTS = sa.select(_UNKNOWN, _WAITS, _RUNNING)
 _ONE_AT_A_TIME = (
     sa.select(STUDIES.c.study_id)
     .where(STUDIES.c.study_id == sa.bindparam("study"))
@@ -96,6 +107,8 @@ class Store:
         """`lease`: seconds that a worker may leave the trials unrenewed that it claims here."""
         self.database = database
         self.lease = lease
+        self._refused = False
+        """Whether the last claim got nothing."""
         self._params = Upsert(
             database, PARAMS, ["trial_id", "param_name"], ["param_value", "distribution_json"]
         )
@@ -125,6 +138,7 @@ class Store:
             fruitless=0,
             alone=False,
         )
+        self._fenced = Fenced(database)
         self._renewal = (
             sa.update(LEASES)
             .where(LEASES.c.worker == sa.bindparam("holder"), LEASES.c.trial_id.in_(_TRIALS))
@@ -145,32 +159,38 @@ class Store:
         """
 
         def work(connection: Connection) -> set[int]:
-            owned = self._renew(connection, worker, held)
-            self._write(connection, owned, changes)
+            if self.database.sqlite:
+                owned = self._renew(connection, worker, held)
+                self._write(connection, owned, changes)
+            else:
+                owned = self._fenced(connection, worker, held, self._rows(changes), changes.finishes)
+            self._release(connection, sorted(set(changes.releases) & owned))
             return set(held) - owned
 
-        return self.database.write(work)
+        if not held:
+            return set()
+        return (self.database.write if changes.releases else self.database.act)(work)
 
     def _renew(self, connection: Connection, worker: str, held: Mapping[int, int]) -> set[int]:
         """Renew leases; the row locks that this takes keep a reclaim out until the transaction ends."""
-        if not held:
-            return set()
         renewed = connection.execute(self._renewal, {"holder": worker, "trials": sorted(held)})
         return {row.trial_id for row in renewed if row.attempt == held[row.trial_id]}
 
-    def _write(self, connection: Connection, owned: set[int], changes: Changes) -> None:
+    def _rows(self, changes: Changes) -> list[tuple[Upsert, list[tuple[Any, ...]]]]:
         # Each `float`, for an array has one type: choices are whole numbers, and values may be NumPy's.
         values = [(f.trial_id, 0, float(f.value)) for f in changes.finishes if f.value is not None]
-        for upsert, rows in (
+        return [
             (self._params, [(t, n, float(v), distribution_to_json(d)) for t, n, v, d in changes.params]),
             (self._steps, [(t, s, float(v)) for t, s, v in changes.steps if math.isfinite(v)]),
             (self._values, [value for value in values if math.isfinite(value[2])]),
             (self._user_attrs, [(t, k, json.dumps(v)) for t, k, v in changes.user_attrs]),
             (self._system_attrs, [(t, k, json.dumps(v)) for t, k, v in changes.system_attrs]),
-        ):
+        ]
+
+    def _write(self, connection: Connection, owned: set[int], changes: Changes) -> None:
+        for upsert, rows in self._rows(changes):
             upsert(connection, (row for row in rows if row[0] in owned))
         self._finish(connection, [finish for finish in changes.finishes if finish.trial_id in owned])
-        self._release(connection, sorted(set(changes.releases) & owned))
 
     def _finish(self, connection: Connection, finishes: Sequence[Finish]) -> None:
         for state in {finish.state for finish in finishes}:
@@ -194,7 +214,12 @@ class Store:
 
         Trials that run in this worker's name under an attempt that is not `held` were claimed by an earlier
         try of this very transaction, whose answer was lost: they are the answer then.
+
+        Claims of a study wait for each other. So where the last one got nothing, this one looks first, which
+        nobody waits for: at a study's end all its workers ask again and again.
         """
+        if self._refused and not self._promising(study_id, worker, held, in_flight):
+            return []
 
         def work(connection: Connection) -> list[Claim]:
             orphans = [
@@ -209,7 +234,15 @@ class Store:
             self._take(connection, worker, free)
             return free
 
-        return self.database.write(work)
+        claims = self.database.write(work)
+        self._refused = not claims
+        return claims
+
+    def _promising(self, study_id: int, worker: str, held: Mapping[int, int], in_flight: int) -> bool:
+        """Whether there may be something to claim."""
+        bounds = {"study": study_id, "holder": worker, "trials": sorted(held)}
+        unknown, waits, running = self.database.look(lambda c: c.execute(_PROSPECTS, bounds).one())
+        return bool(unknown or (waits and running < in_flight))
 
     def _waiting(
         self, connection: Connection, study_id: int, count: int, in_flight: int, busy: bool

@@ -1,6 +1,7 @@
 """A worker: claims trials, samples their parameters, trains them side by side, reports, prunes, refills."""
 
 import math
+import random
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -76,8 +77,8 @@ class Worker:
         """Whether a trial of an earlier attempt has ended, whose worker may have left a checkpoint."""
         self._seconds = math.inf
         """What the last epoch took."""
-        self._refused = -math.inf
-        """When there was no trial to claim."""
+        self._again = -math.inf
+        """When to ask for trials again, after there was none to claim."""
         self._told: float | None = None
         """When an epoch was first seen to go on although this worker is to stop."""
 
@@ -123,7 +124,7 @@ class Worker:
     def _room(self) -> int:
         """How many trials to claim."""
         alone = any(trial.claim.alone for trial in self.running.values())
-        if alone or time.monotonic() - self._refused < self.options.poll or self.ending.closed():
+        if alone or time.monotonic() < self._again or self.ending.closed():
             return 0
         return max(1, min(self.capacity // self.config.folds, self.share)) - len(self.running)
 
@@ -136,7 +137,8 @@ class Worker:
             self.study.study_id, self.name, self._held(), room, default_in_flight(self.config)
         )
         if not claims:
-            self._refused = time.monotonic()
+            # With jitter, or workers that start together ask together for ever.
+            self._again = time.monotonic() + self.options.poll * random.uniform(0.5, 1.5)
             return False
         for claim in claims:
             if claim.trial_id in self.running:  # lost while this process was stopped, and its own again
@@ -299,7 +301,7 @@ class Worker:
         self.snapshot.finish(trial.claim.trial_id, state, value)
         self._ended[trial.claim.trial_id] = trial.claim.attempt
         self._inherited = self._inherited or trial.claim.attempt > 1
-        self._refused = -math.inf  # there is room for another one in flight
+        self._again = -math.inf  # there is room for another one in flight
         self._leave(trial)
 
     def _leave(self, trial: RunningTrial) -> None:
