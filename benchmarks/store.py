@@ -225,9 +225,8 @@ def main():
             f"{database.engine.dialect.name}, {options.sampler}, {options.pruner}, {options.lanes} lanes, "
             f"{options.trials} trials of {EPOCHS} epochs, median of {options.runs} runs; ms a trial"
         )
-        print(
-            f"{'stored':>7} {'hpo':>8} {'sampler':>8} {'pruner':>8} {'storage':>8} {'cpu':>8} {'stock Optuna':>13}"
-        )
+        heads = "".join(f" {head:>8}" for head in ("hpo", "sampler", "pruner", "storage", "cpu"))
+        print(f"{'stored':>7}{heads} {'stock Optuna':>13}")
         for stored in options.stored:
             runs = [ours(options, database, stored) for _ in range(options.runs)]
             parts = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
