@@ -21,6 +21,7 @@ from standin import StandIn, StandInCheckpoints, value
 
 from hpo.config import StudyConfig, TrialSettings
 from hpo.search.database import Database
+from hpo.search.fenced import Fenced
 from hpo.search.records import Changes, Claim, StudyRecord
 from hpo.search.store import Store
 from hpo.search.studies import Studies
@@ -57,6 +58,7 @@ class LoggedStore(Store):
         self.log = log
         self.end_at = end_at
         self.numbers: dict[int, int] = {}
+        self._fenced = EndingFenced(database, self.end)
 
     def end(self, point: str, reached: object = True) -> None:
         """End the process, if this is where it is to end and it has been `reached`."""
@@ -96,6 +98,19 @@ class LoggedStore(Store):
         self.end("amid finish", finishes)
 
 
+class EndingFenced(Fenced):
+    """On Postgres: ends the process when the one statement was executed and its answer is not used yet."""
+
+    def __init__(self, database: Database, end: Callable[[str, object], None]) -> None:
+        super().__init__(database)
+        self.end = end
+
+    def __call__(self, *arguments: Any) -> set[int]:
+        owned = super().__call__(*arguments)
+        self.end("amid finish", arguments[-1])
+        return owned
+
+
 class ForgetfulDatabase(Database):
     """Some answers to COMMIT are lost, so that the transaction is repeated."""
 
@@ -104,6 +119,10 @@ class ForgetfulDatabase(Database):
     def write(self, work: Callable[[sa.Connection], Any]) -> Any:
         answer = super().write(work)
         return super().write(work) if random.random() < self.lost_answers else answer
+
+    def act(self, work: Callable[[sa.Connection], Any]) -> Any:
+        answer = super().act(work)
+        return super().act(work) if random.random() < self.lost_answers else answer
 
 
 # --- what runs in a process of its own
