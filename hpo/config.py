@@ -157,7 +157,9 @@ class Training(Hyperparameters):
         description="What layers compute in; auto: bfloat16 for convolutions where the hardware has it.",
     )
     compile: Compile = Field(
-        "auto", description="Whether torch.compile is used; auto: where it pays back within the study."
+        "auto",
+        description="Whether torch.compile is used; auto: where it pays back within the study. "
+        "off: nor are a GPU's steps recorded as CUDA graphs.",
     )
 
 
