@@ -1,5 +1,6 @@
 """The command that shows studies in a browser, and the one that sets its password."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +25,9 @@ PasswordFile = Annotated[
         show_default="~/.config/hpo/dashboard-password",
     ),
 ]
+
+NICENESS = 10
+"""Of the process: workers on the same machine come first."""
 
 dashboard = typer.Typer(invoke_without_command=True)
 
@@ -65,6 +69,7 @@ def serve(
     from hpo.web.server import serving
 
     log_to_stderr()
+    os.nice(NICENESS)
     password = known_hash(password_file)
     _refuse_open(host, password)
     access = _access(host, url or [], allow_writes)

@@ -94,7 +94,7 @@ def best_curves(best: Sequence[FrozenTrial], config: StudyConfig) -> go.Figure:
             go.Scatter(
                 x=[step for step, _ in steps],
                 y=[float(f"{value:.5g}") for _, value in steps],
-                name=f"trial {trial.number}",
+                name=str(trial.number),
                 mode="lines+markers" if len(steps) == 1 else "lines",
                 line={"color": color, "width": 3 if rank == 0 else 1.4, "dash": DASHES[rank // 5 % 4]},
                 hovertemplate=f"trial {trial.number}, epoch %{{x}}: %{{y:.4f}}<extra></extra>",
@@ -104,7 +104,9 @@ def best_curves(best: Sequence[FrozenTrial], config: StudyConfig) -> go.Figure:
         raise NothingToDraw("No complete trial reported a value of an epoch.")
     drawn = figure(*reversed(curves), x="epoch", y=value_label(config))
     values = [value for curve in curves for value in curve.y]
-    return drawn.update_yaxes(range=focus(values, config)).update_layout(legend={"traceorder": "reversed"})
+    return drawn.update_yaxes(range=focus(values, config)).update_layout(
+        legend={"traceorder": "reversed", "title": {"text": "trial"}}
+    )
 
 
 def over_time(trials: Sequence[FrozenTrial], config: StudyConfig) -> go.Figure:
