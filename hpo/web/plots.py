@@ -104,9 +104,8 @@ def best_curves(best: Sequence[FrozenTrial], config: StudyConfig) -> go.Figure:
         raise NothingToDraw("No complete trial reported a value of an epoch.")
     drawn = figure(*reversed(curves), x="epoch", y=value_label(config))
     values = [value for curve in curves for value in curve.y]
-    return drawn.update_yaxes(range=focus(values, config)).update_layout(
-        legend={"traceorder": "reversed", "title": {"text": "trial"}}
-    )
+    legend = {"traceorder": "reversed", "title": {"text": "trial"}}
+    return drawn.update_yaxes(range=focus(values, config)).update_layout(legend=legend)
 
 
 def over_time(trials: Sequence[FrozenTrial], config: StudyConfig) -> go.Figure:
