@@ -14,10 +14,11 @@ PACKAGES = ("hpo", "torch", "numpy", "pandas", "scikit-learn", "skops", "safeten
 
 def versions() -> dict[str, str]:
     """Of Python, and of the packages that a result depends on."""
-    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
+    return {"python": platform.python_version()} | {name: version_of(name) for name in PACKAGES}
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """The installed version of a package."""
     try:
         return version(package)
     except PackageNotFoundError:  # run from a checkout that is not installed

@@ -5,7 +5,6 @@ import hashlib
 import platform
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 import plotly.graph_objects as go
@@ -15,6 +14,7 @@ from plotly.io.json import to_json_plotly
 from plotly.offline import get_plotlyjs
 
 from hpo.results import summary
+from hpo.results.machine import version_of
 from hpo.results.theme import DARK, LIGHT, ON_DARK, PAGE_DARK, PAGE_LIGHT, NothingToDraw, short
 
 HEIGHT = 450
@@ -61,7 +61,7 @@ def page(template: str, panels: Iterable[Panel], **content: Any) -> str:
         .get_template(template)
         .render(
             **content,
-            versions={"Python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+            versions={"Python": platform.python_version()} | {name: version_of(name) for name in PACKAGES},
             pages={"light": PAGE_LIGHT, "dark": PAGE_DARK},
             plotly_js=Markup(get_plotlyjs()),
             figures=_json({name: _bare(figure) for name, figure in drawn.items()}),
