@@ -197,19 +197,31 @@ def test_a_log_reads_back_without_the_line_that_its_worker_s_end_cut_off(tmp_pat
 
 @pytest.mark.slow
 def test_stock_optuna_claims_trials_twice_leaves_some_running_and_overshoots(tmp_path: Path) -> None:
+    """It is a matter of chance whether two ask for the same trial at once: three times is enough."""
+    told: set[tuple[str, str]] = set()
+    for again in range(3):
+        folder = tmp_path / str(again)
+        folder.mkdir()
+        told |= _told_of_stock_optuna(folder)
+        if ("P3", "attempt 1 was claimed") in told:
+            break
+    assert ("P3", "attempt 1 was claimed") in told
+    assert ("P1", "is RUNNING although nobody works any more") in told
+
+
+def _told_of_stock_optuna(folder: Path) -> set[tuple[str, str]]:
     """40 enqueued trials for 8 processes on SQLite, 6 for each; some are killed, and started once more."""
     budget = 40
-    plan = Plan(f"sqlite:///{tmp_path}/stock.db", "stock", tmp_path, share=6, epoch=0.1)
+    plan = Plan(f"sqlite:///{folder}/stock.db", "stock", folder, share=6, epoch=0.1)
     study = optuna.create_study(study_name="stock", storage=stock_storage(plan.url))
     for number in range(budget):
         study.enqueue_trial({"number": number})
     with Crew(plan, 8, optimize) as crew:
-        eventually(lambda: len(read_logs(tmp_path)) > 20)
+        eventually(lambda: len(read_logs(folder)) > 20)
         storm = Every(0.4, crew.kill)
         crew.until_done(200, lambda: storm() if storm.times < 6 else None)
-    violations = check(read_logs(tmp_path), study.trials, budget)
+    violations = check(read_logs(folder), study.trials, budget)
     told = {(violation.promise, violation.text.split(" by ")[0]) for violation in violations}
-    assert ("P3", "attempt 1 was claimed") in told
-    assert ("P1", "is RUNNING although nobody works any more") in told
     finished = sum(trial.state.is_finished() for trial in study.trials)
     assert finished > budget and ("P3", f"{finished} trials finished, not {budget}") in told
+    return told

@@ -127,9 +127,9 @@ class StatusReader:
 
     def read(self) -> Status:
         """The status now."""
-        self.history.refresh()
         self.study = self.studies.study(self.study.name)
         counts = self.studies.counts(self.study.study_id)
+        self.history.refresh()  # last: of a study that has ended, all that was counted is there
         attrs = self.study.attrs
         trials = self.history.trials
         return Status(
