@@ -41,7 +41,7 @@ def describe(
     description = describe_data(config)
     if out is not None:
         write_page(out, render_description(description))
-    pictures = write_pictures(panels(description), png, svg) if png or svg else []
+    pictures = write_pictures(panels(description), png, svg)
     if as_json:
         facts = description.facts
         told = {"overview": overview(facts), "matters": matters(facts), **facts.model_dump(mode="json")}

@@ -74,7 +74,7 @@ def explain(
     with console.status("explaining") as status:
         found = explained(subject, lambda doing: status.update(f"explaining: {doing}"))
     write_page(out, render_explanation(found))
-    pictures = write_pictures(panels(found), png, svg) if png or svg else []
+    pictures = write_pictures(panels(found), png, svg)
     if as_json:
         print_json(for_scripts(found) | {"out": str(out), "pictures": list(map(str, pictures))})
         return

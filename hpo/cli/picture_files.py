@@ -28,7 +28,7 @@ def check_pictures(png: Path | None, svg: Path | None) -> None:
 
 
 def write_pictures(panels: "Iterable[Panel]", png: Path | None, svg: Path | None) -> list[Path]:
-    """Each figure in the folders that are wanted."""
+    """Each figure in the folders that are wanted; where none are, no figure is made."""
     wanted = _wanted(png, svg)
     if not wanted:
         return []

@@ -62,9 +62,10 @@ def render_description(description: Description) -> str:
     )
 
 
-def panels(description: Description) -> list[Panel]:
+def panels(description: Description) -> Iterator[Panel]:
     """All figures of the page, for pictures of them."""
-    return [panel for section in figure_sections(description) for panel in section.panels]
+    for section in figure_sections(description):
+        yield from section.panels
 
 
 def figure_sections(description: Description) -> list[Section]:

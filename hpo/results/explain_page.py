@@ -44,9 +44,11 @@ def render_explanation(found: Explanation) -> str:
     )
 
 
-def panels(found: Explanation) -> list[Panel]:
+def panels(found: Explanation) -> Iterator[Panel]:
     """All figures of the page, for pictures of them; heat maps of images are none."""
-    return [*_columns(found), *_examples(found), _sanity(found)]
+    yield from _columns(found)
+    yield from _examples(found)
+    yield _sanity(found)
 
 
 def _sanity(found: Explanation) -> Panel:
