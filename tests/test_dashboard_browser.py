@@ -4,6 +4,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from conftest import study_of
@@ -27,6 +28,12 @@ sampler: random
 training: {epochs: 3}
 final: {top: 1, seeds: 2}
 """
+CUT = """() => [...document.querySelectorAll(".gtitle, .xtitle, .ytitle")].filter((text) => {
+    const plot = text.closest(".js-plotly-plot").getBoundingClientRect();
+    const { left, right } = text.getBoundingClientRect();
+    return left < plot.left - 1 || right > plot.right + 1;
+}).map((text) => text.textContent)"""
+"""The headings of figures, and of their axes, that leave their figure."""
 PATIENCE = 60_000
 """Milliseconds: the machine may be busy."""
 
@@ -132,17 +139,34 @@ def test_studies_are_listed_and_a_study_shows_its_plots_and_ours(visit: Visit) -
     for title in ("History", "Hyperparameter Importance", "Intermediate values", "Best Trial"):
         page.get_by_role("heading", name=title).first.wait_for()
     for title in (
-        "Learning curves of the 10 best",
+        "Learning curves of the 10 best trials",
         "Accuracy against time",
         "Lanes in use",
         "ROC curves on the test set",
         "Confusion matrix on the test set",
-        "Studies tested on the same examples",
+        "On this test set, 95 % intervals",
     ):
         plot = page.locator(".js-plotly-plot", has=page.locator(".gtitle", has_text=title))
         marks = plot.locator(".point, .js-line, .hm image, path.js-fill")
         marks.first.wait_for(state="attached")
     page.locator("#graph-intermediate-values .js-line").nth(5).wait_for(state="attached")
+    assert visit.said == [] and visit.elsewhere == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280, 1920])
+def test_pages_are_as_wide_as_the_screen(visit: Visit, width: int, scheme: Literal["light", "dark"]) -> None:
+    page = visit.page
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme=scheme)
+    for path in ("", "/studies/1", "/studies/1/analytics", "/studies/1/trialTable", "/studies/1/note"):
+        visit.open(f"/dashboard{path}")
+        page.locator("main").wait_for()
+        if path == "/studies/1":
+            page.locator(".js-plotly-plot", has_text="Confusion matrix on the test set").wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+        cut = page.evaluate(CUT)
+        assert cut == [], path
     assert visit.said == [] and visit.elsewhere == []
 
 

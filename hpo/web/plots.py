@@ -41,7 +41,9 @@ def plots(study: Watched, others: Sequence[StudyRow], curves: bool) -> list[dict
             continue
         # The page gives each figure its place, and has a light and a dark side.
         layout = {"height": None, "autosize": True, "paper_bgcolor": "#fff", "plot_bgcolor": "#fff"}
-        made.update_layout(title={"text": title, "x": 0.02, "y": 0.98, "yanchor": "top"}, **layout)
+        # A title of this size fits into the width of a phone.
+        head = {"text": title, "x": 0.02, "y": 0.98, "yanchor": "top", "font": {"size": 15}}
+        made.update_layout(title=head, **layout)
         made.update_layout(margin={"l": 64, "r": 16, "t": 88, "b": 56})
         drawn.append({"id": name, "graph_object": made.to_json(engine="json")})
     return drawn
@@ -58,7 +60,7 @@ def _figures(
         yield "intermediate", "Intermediate values", lambda: intermediate_values(trials, config)
     yield (
         "learning-curves",
-        f"Learning curves of the {BEST} best",
+        f"Learning curves of the {BEST} best trials",
         lambda: best_curves(study.best(BEST), config),
     )
     label = METRIC_LABELS[config.metric]
@@ -71,7 +73,8 @@ def _figures(
     elif test is not None:
         yield "predicted", "Predicted and true values of the test set", lambda: winner_figures.predicted(test)
     if test is not None:
-        yield "comparison", "Studies tested on the same examples", lambda: comparison(study.row, others)
+        within = ", 95 % intervals" if isinstance(test, ClassificationMetrics) else ""
+        yield "comparison", f"On this test set{within}", lambda: comparison(study.row, others)
 
 
 def _folds(config: StudyConfig) -> int:
@@ -104,7 +107,7 @@ def best_curves(best: Sequence[FrozenTrial], config: StudyConfig) -> go.Figure:
         raise NothingToDraw("No complete trial reported a value of an epoch.")
     drawn = figure(*reversed(curves), x="epoch", y=value_label(config))
     values = [value for curve in curves for value in curve.y]
-    legend = {"traceorder": "reversed", "title": {"text": "trial"}}
+    legend = {"traceorder": "reversed"}
     return drawn.update_yaxes(range=focus(values, config)).update_layout(legend=legend)
 
 
@@ -141,7 +144,7 @@ def over_time(trials: Sequence[FrozenTrial], config: StudyConfig) -> go.Figure:
             line={"color": VERMILLION, "shape": "hv", "width": 2.5},
             hovertemplate="best: %{y:.4f}<extra></extra>",
         ),
-        x="time at which a trial was complete",
+        x="time of completion",
         y=value_label(config),
     )
     return drawn.update_yaxes(range=focus([value_of(trial) for trial in complete], config))
@@ -221,6 +224,6 @@ def comparison(row: StudyRow, others: Sequence[StudyRow]) -> go.Figure:
         marker={"color": colors, "size": 11},
         hovertemplate="%{y}: %{x:.4f}<extra></extra>",
     )
-    label = f"test {METRIC_LABELS[metric]}" + (", with its 95 % interval" if bars else "")
+    label = f"test {METRIC_LABELS[metric]}"
     drawn = figure(points, x=label, y="", showlegend=False)
     return drawn.update_yaxes(type="category", autorange="reversed")
