@@ -1,12 +1,14 @@
 """A hostile client: it reaches every route by every method, and changes, breaks and learns nothing."""
 
 import contextlib
+import itertools
 import json
 import re
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from dashboards import Served, served
 from optuna.trial import TrialState
 from searching import submitted
 
+from hpo.config import StudyConfig
 from hpo.search.database import Database
 from hpo.search.history import read_trials
 from hpo.search.launch import serve
@@ -219,14 +222,57 @@ def slow_connections(port: int, count: int) -> Iterator[list[socket.socket]]:
             connection.close()
 
 
+def searched(name: str) -> StudyConfig:
+    """A study that a worker searches in a second."""
+    return study_of(
+        f"name: {name}\ndata: {{source: sklearn, name: wine}}\nsampler: random\ntrials: 6\n"
+        "training: {epochs: 2}\nsearch: {learning_rate: {low: 1.0e-3, high: 1.0e-1}}\noptions: {width: 8}"
+    )
+
+
+@contextlib.contextmanager
+def assaults(site: Served) -> Iterator[list[int]]:
+    """All requests of all methods, again and again, by four clients; their statuses."""
+    ended = threading.Event()
+    statuses: list[int] = []
+    asked = itertools.cycle((method, path) for path in paths() for method in METHODS)
+    turn = threading.Lock()
+
+    def assault() -> None:
+        while not ended.is_set():
+            with turn:
+                method, path = next(asked)
+            statuses.append(raw(site, method, path))
+
+    with ThreadPoolExecutor(4) as pool:
+        clients = [pool.submit(assault) for _ in range(4)]
+        try:
+            yield statuses
+        finally:
+            ended.set()
+        for client in clients:
+            client.result()
+
+
+def test_a_search_amid_hostile_requests_comes_to_the_same(database: Database) -> None:
+    found = {}
+    with served(url_of(database), login=False, writes=False) as site:
+        for name, company in (("alone", contextlib.nullcontext([])), ("beset", assaults(site))):
+            study = submitted(database, searched(name))
+            with company as statuses:
+                serve(database, study, WorkerOptions(4, 1, poll=0.05), threading.Event())
+            trials = read_trials(database, study.study_id)
+            found[name] = [(trial.number, trial.state, trial.params, trial.value) for trial in trials]
+    assert len(statuses) > 50 and set(statuses) <= set(range(200, 500))
+    assert found["alone"] == found["beset"]
+    assert {state for _, state, _, _ in found["beset"]} == {TrialState.COMPLETE}
+
+
 def test_200_slow_connections_block_neither_others_nor_workers(
     sqlite: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hpo.web.server.TIMEOUT", 4)
-    config = study_of(
-        "name: wine\ndata: {source: sklearn, name: wine}\nsampler: random\ntrials: 6\ntraining: {epochs: 2}\n"
-        "search: {learning_rate: {low: 1.0e-3, high: 1.0e-1}}\noptions: {width: 8}"
-    )
+    config = searched("wine")
     study = submitted(sqlite, config)
     with served(url_of(sqlite), login=False) as site, slow_connections(site.port, 200) as slow:
         serve(sqlite, study, WorkerOptions(4, 1, poll=0.05), threading.Event())
