@@ -123,9 +123,12 @@ def _facts(status: Status, config: StudyConfig, width: int) -> dict[str, Rendera
     if status.running:
         facts["lanes"] = f"{status.lanes} in use" + (f" of {status.room}" if status.room else "")
     if status.measured:
-        lanes = f"{status.measured.fused} fused lane{'s' * (status.measured.fused != 1)}"
-        gain = f"{status.measured.speed_up:.1f} over single trials"
-        facts["speed-up"] = f"{gain}, measured at start with {lanes}"
+        fused, gain = status.measured.fused, f"{status.measured.speed_up:.1f} over single trials"
+        facts["speed-up"] = (
+            f"{gain}, measured at start with {fused} fused lanes"
+            if fused > 1
+            else "none: measured at start, trials are fastest one by one"
+        )
     if status.pace.overall:
         facts["pace"] = _pace(status)
     if status.workers:

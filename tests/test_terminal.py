@@ -72,6 +72,11 @@ def test_the_live_view_has_counts_lanes_pace_best_and_a_row_for_each_running_tri
     assert lines[12] == "    1   1/30    0.8001   0.3819         128       adam                 3.10e-04"
 
 
+def test_where_fusing_gains_nothing_it_says_so() -> None:
+    lines = shown(replace(MIDDLE, measured=Measured(1, 1, 1.0)), 100)
+    assert lines[4] == "speed-up       none: measured at start, trials are fastest one by one"
+
+
 def test_nothing_of_it_is_wider_than_80_columns() -> None:
     lines = shown(MIDDLE, 80)
     assert [line.split("  ")[0] for line in lines[2:9]] == [

@@ -108,7 +108,7 @@ def _state(status: Status) -> str:
             lines.append(f"{status.pace.lately:,.0f} trials an hour, {time_left(status)} left.")
     elif status.pace.overall:
         lines.append(f"{status.pace.overall:,.0f} trials an hour over the whole search.")
-    if status.measured:
+    if status.measured and status.measured.fused > 1:
         gain = f"{status.measured.speed_up:.1f} times as fast as single ones"
         lines.append(f"{status.measured.fused} fused lanes were {gain}.")
     return " ".join(lines)
