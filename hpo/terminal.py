@@ -247,7 +247,8 @@ def _validated(result: "FinalResult", config: StudyConfig) -> Iterator[tuple[str
     if best.value is not None:
         yield f"validation {config.metric} in the search", number(best.value), ""
     if best.mean is not None:
-        yield f"re-evaluated on {best.n} fresh splits", number(best.mean), _interval(best.interval)
+        splits = "split" if best.n == 1 else "splits"
+        yield f"re-evaluated on {best.n} fresh {splits}", number(best.mean), _interval(best.interval)
     cost = selection_cost(config, best)
     if cost is not None:
         yield "lost to selection", number(cost), ""

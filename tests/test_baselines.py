@@ -116,9 +116,14 @@ def baseline(lead: float, low: float, high: float) -> Baseline:
             "does not beat logistic regression by more than noise: on the same 10 splits its accuracy is "
             "better by 0.010",
         ),
+        (
+            baseline(0.03, 0.01, 0.05).model_copy(update={"lead_interval": None}),
+            "One split does not tell whether the tuned network beats logistic regression by more than noise: "
+            "on the same 10 splits its accuracy is better by 0.030; on the test rows",
+        ),
         (baseline(0.03, 0.01, 0.05), None),
     ],
-    ids=["worse", "within noise", "beaten"],
+    ids=["worse", "within noise", "no interval", "beaten"],
 )
 def test_a_winner_that_does_not_beat_one_says_so(found: Baseline, says: str | None) -> None:
     study = example_config()

@@ -72,10 +72,15 @@ def _unbeaten(config: StudyConfig, result: FinalResult, baseline: Baseline) -> s
     metric, lead, rows = config.metric, baseline.lead or 0.0, result.test.scalars()
     interval = baseline.lead_interval
     within = f" (95 % interval of the lead {interval_text(metric, interval)})" if interval else ""
-    noise = " by more than noise" if lead > 0 else ""
     by = f"{'better' if lead > 0 else 'worse'} by {number(metric, abs(lead))}" if lead else "the same"
+    if lead <= 0:
+        verdict = f"The tuned network does not beat {baseline.name}"
+    elif interval:
+        verdict = f"The tuned network does not beat {baseline.name} by more than noise"
+    else:
+        verdict = f"One split does not tell whether the tuned network beats {baseline.name} by more than noise"
     return (
-        f"The tuned network does not beat {baseline.name}{noise}: on the same "
+        f"{verdict}: on the same "
         f"{_count(result.winner.n, 'split')} its {LABELS[metric]} is {by}{within}; on the test rows it has "
         f"{number(metric, rows[metric])}, {baseline.name} {number(metric, baseline.test[metric])}."
     )
