@@ -118,7 +118,7 @@ def baseline(lead: float, low: float, high: float) -> Baseline:
         ),
         (
             baseline(0.03, 0.01, 0.05).model_copy(update={"lead_interval": None}),
-            "One split does not tell whether the tuned network beats logistic regression by more than noise: "
+            "One split does not tell whether the tuned network beats logistic regression by more than luck: "
             "on the same 10 splits its accuracy is better by 0.030; on the test rows",
         ),
         (baseline(0.03, 0.01, 0.05), None),

@@ -6,7 +6,6 @@ the worker, which records it in its next transaction. Everything else that would
 
 import bisect
 import contextlib
-import copy
 import heapq
 import itertools
 import operator
@@ -226,7 +225,8 @@ class Snapshot(BaseStorage):
 
 
 def _as_read(trial: FrozenTrial) -> FrozenTrial:
-    read = copy.copy(trial)
+    read = FrozenTrial.__new__(FrozenTrial)  # `copy.copy` takes five times as long
+    read.__dict__.update(trial.__dict__)
     read.system_attrs = dict(trial.system_attrs)
     return read
 

@@ -8,10 +8,10 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers._tpe import sampler as tpe
-from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.search.density import Density
 from hpo.search.spaces import KnownSpace
 from hpo.space import Space
 
@@ -27,7 +27,7 @@ class Divided:
     """By number."""
     best: set[int]
     """Numbers."""
-    below: dict[tuple[str, ...], _ParzenEstimator] = field(default_factory=dict)
+    below: dict[tuple[str, ...], Density] = field(default_factory=dict)
     """What the best few are like, by names of parameters."""
     above: dict[tuple[str, ...], tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = field(
         default_factory=dict
@@ -62,6 +62,14 @@ class Tpe(KnownSpace, optuna.samplers.TPESampler):
         """What is searched jointly."""
         return self.joint if self._is_multivariate(study) else {}
 
+    def _sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """As Optuna's, which reads the running trials as well to count those that have finished."""
+        if not search_space or len(self._finished(study)) < self._n_startup_trials:
+            return {}
+        return self._sample(study, trial, search_space)
+
     def _sample(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
@@ -74,10 +82,12 @@ class Tpe(KnownSpace, optuna.samplers.TPESampler):
         drawn = self._compare(samples, gain)
         return {name: kind.to_external_repr(drawn[name]) for name, kind in search_space.items()}
 
+    def _finished(self, study: Study) -> list[FrozenTrial]:
+        states = (TrialState.COMPLETE, TrialState.PRUNED)
+        return study._get_trials(deepcopy=False, states=states, use_cache=False)
+
     def _divide(self, study: Study) -> Divided:
-        finished = study._get_trials(
-            deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED), use_cache=False
-        )
+        finished = self._finished(study)
         divided = self.known.divided
         if divided is None or divided.trials != finished:
             ranks = heapq.nsmallest(
@@ -103,7 +113,7 @@ class Tpe(KnownSpace, optuna.samplers.TPESampler):
         self.known.ranks[trial._trial_id] = (trial, rank)
         return rank
 
-    def _below(self, divided: Divided, study: Study, space: dict[str, BaseDistribution]) -> _ParzenEstimator:
+    def _below(self, divided: Divided, study: Study, space: dict[str, BaseDistribution]) -> Density:
         names = tuple(space)
         if names not in divided.below:
             best = [trial for trial in divided.trials if trial.number in divided.best]
@@ -112,7 +122,7 @@ class Tpe(KnownSpace, optuna.samplers.TPESampler):
 
     def _above(
         self, divided: Divided, study: Study, trial: FrozenTrial, space: dict[str, BaseDistribution]
-    ) -> _ParzenEstimator:
+    ) -> Density:
         names = tuple(space)
         if names not in divided.above:
             others = [other for other in divided.trials if other.number not in divided.best]
@@ -128,9 +138,9 @@ class Tpe(KnownSpace, optuna.samplers.TPESampler):
         )
         return self._estimator(rows[np.argsort(numbers)], space)
 
-    def _estimator(self, rows: np.ndarray[Any, Any], space: dict[str, BaseDistribution]) -> _ParzenEstimator:
+    def _estimator(self, rows: np.ndarray[Any, Any], space: dict[str, BaseDistribution]) -> Density:
         observed = {name: rows[:, column] for column, name in enumerate(space)}
-        return self._parzen_estimator_cls(observed, space, self._parzen_estimator_parameters)
+        return Density(observed, space, self._parzen_estimator_parameters)
 
     def _rows(
         self, trials: list[FrozenTrial], study: Study, space: dict[str, BaseDistribution]
