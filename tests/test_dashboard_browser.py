@@ -85,6 +85,19 @@ class Visit:
         self.page.get_by_label("Password").fill(password)
         self.page.get_by_role("button", name="Log in").click()
 
+    def scrolled_to(self, title: str) -> "playwright.Locator":
+        """The figure with this title; ours are drawn when they come near the screen."""
+        plot = self.page.locator(".js-plotly-plot", has=self.page.locator(".gtitle", has_text=title))
+        places = self.page.locator("[id^='user-defined-plot']")
+        places.first.wait_for(state="attached")
+        for place in places.all():
+            place.scroll_into_view_if_needed()
+            place.locator(".main-svg").first.wait_for(state="attached")
+            if plot.count():
+                break
+        plot.first.wait_for()
+        return plot.first
+
     def sees(self, text: str) -> None:
         playwright.expect(self.page.get_by_text(text).first).to_be_visible(timeout=PATIENCE)
 
@@ -146,7 +159,7 @@ def test_studies_are_listed_and_a_study_shows_its_plots_and_ours(visit: Visit) -
         "Confusion matrix on the test set",
         "On this test set, 95 % intervals",
     ):
-        plot = page.locator(".js-plotly-plot", has=page.locator(".gtitle", has_text=title))
+        plot = visit.scrolled_to(title)
         marks = plot.locator(".point, .js-line, .hm image, path.js-fill")
         marks.first.wait_for(state="attached")
     page.locator("#graph-intermediate-values .js-line").nth(5).wait_for(state="attached")
@@ -163,7 +176,8 @@ def test_pages_are_as_wide_as_the_screen(visit: Visit, width: int, scheme: Liter
         visit.open(f"/dashboard{path}")
         page.locator("main").wait_for()
         if path == "/studies/1":
-            page.locator(".js-plotly-plot", has_text="Confusion matrix on the test set").wait_for()
+            visit.scrolled_to("Confusion matrix on the test set")
+            visit.scrolled_to("On this test set")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
         cut = page.evaluate(CUT)
         assert cut == [], path

@@ -15,9 +15,19 @@ CHANGES = {
     'mode:"markers",type:"scatter",text:o.map(e=>pb(e)),hovertemplate:h': (
         'mode:"markers",type:o.length>1e3?"scattergl":"scatter",text:o.map(e=>pb(e)),hovertemplate:h'
     ),
-    # The timeline: bars of the last thousand.
+    # The timeline: bars of the last hundred, on which it opens.
     "[t,n]of Object.entries(r)){const r=e.filter(e=>e.state===t)": (
-        "[t,n]of Object.entries(r)){const r=e.slice(-1e3).filter(e=>e.state===t)"
+        "[t,n]of Object.entries(r)){const r=e.slice(-100).filter(e=>e.state===t)"
+    ),
+    # Our figures: drawn when they come near the screen.
+    (
+        "(0,n.useEffect)(()=>{try{const r=JSON.parse(e.graph_object);nv.react(t,r.data,r.layout)}"
+        "catch(e){console.error(e)}},[e])"
+    ): (
+        "(0,n.useEffect)(()=>{const o=new IntersectionObserver(i=>{if(!i.some(e=>e.isIntersecting))return;"
+        "o.disconnect();try{const r=JSON.parse(e.graph_object);nv.react(t,r.data,r.layout)}"
+        'catch(e){console.error(e)}},{rootMargin:"50% 0px"});o.observe(document.getElementById(t));'
+        "return()=>o.disconnect()},[e])"
     ),
 }
 """What stands in the script, once each, and what takes its place. Where another release of optuna-dashboard
