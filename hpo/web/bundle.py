@@ -1,4 +1,4 @@
-"""The page's script: optuna-dashboard's, where it draws a thousand trials or more with less work.
+"""The page's script: optuna-dashboard's, but that it draws many trials with less work, and what is far away later.
 
 Its history has an SVG element for each trial, and its timeline a bar for each though it opens on the last
 hundred: of 10,000 trials more than half of the seconds until a study's page answers.
