@@ -72,8 +72,11 @@ def site(searched: str) -> Iterator[Served]:
         yield running
 
 
-def made(database: Database, count: int, values: int = 2, run: int = 0) -> StudyRecord:
-    """A study of hpo's with `count` finished trials, `run` running and 5 waiting ones."""
+def made(database: Database, count: int, values: int = 2, run: int = 0, sign: int = 1) -> StudyRecord:
+    """A study of hpo's with `count` finished trials, `run` running and 5 waiting ones.
+
+    Values rise with the numbers, or fall where `sign` is -1.
+    """
     config = study_of(STUDY).model_dump(mode="json")
     attrs = {"hpo:config": config, "hpo:folder": "/", "hpo:fingerprint": "none"}
     study = Studies(database).submit("made", StudyDirection.MAXIMIZE, attrs, count + run + 5)
@@ -83,7 +86,7 @@ def made(database: Database, count: int, values: int = 2, run: int = 0) -> Study
     for claim in claims:
         changes.steps += [(claim.trial_id, step, claim.number / 1000 + step) for step in range(1, values + 1)]
     changes.finishes = [
-        Finish(c.trial_id, TrialState.COMPLETE, c.number / 1000) for c in claims if c.number < count
+        Finish(c.trial_id, TrialState.COMPLETE, sign * c.number / 1000) for c in claims if c.number < count
     ]
     store.record("worker-1-a", {claim.trial_id: claim.attempt for claim in claims}, changes)
     return study

@@ -10,6 +10,7 @@ import pytest
 from conftest import study_of
 from dashboards import PASSWORD, USER, Served, served
 from searching import search, submitted
+from test_dashboard import made
 from test_dashboard_hostile import HOSTILE, hostile  # noqa: F401  (a fixture)
 
 from hpo.results.conclude import conclude
@@ -34,6 +35,13 @@ CUT = """() => [...document.querySelectorAll(".gtitle, .xtitle, .ytitle")].filte
     return left < plot.left - 1 || right > plot.right + 1;
 }).map((text) => text.textContent)"""
 """The headings of figures, and of their axes, that leave their figure."""
+POINT = """([x, y]) => {
+    const plot = document.getElementById("plot-history");
+    const { left, top } = plot.getBoundingClientRect();
+    const { xaxis, yaxis } = plot._fullLayout;
+    return [left + xaxis._offset + xaxis.l2p(x), top + yaxis._offset + yaxis.l2p(y)];
+}"""
+"""Where a trial's number and value lie on the screen."""
 PATIENCE = 60_000
 """Milliseconds: the machine may be busy."""
 
@@ -182,6 +190,25 @@ def test_pages_are_as_wide_as_the_screen(visit: Visit, width: int, scheme: Liter
         cut = page.evaluate(CUT)
         assert cut == [], path
     assert visit.said == [] and visit.elsewhere == []
+
+
+def test_a_click_on_one_of_many_points_leads_to_its_trial(
+    browser: "playwright.Browser", sqlite: Database
+) -> None:
+    made(sqlite, 1100, sign=-1)  # the line of the best value is above all points but the first
+    with served(sqlite.url.render_as_string(hide_password=False), login=False) as site:
+        visit = Visit(browser, site)
+        visit.open("/dashboard/studies/1")
+        visit.page.locator("#plot-history canvas").first.wait_for(state="attached")
+        left, top = visit.page.evaluate(POINT, [700, -0.7])
+        visit.page.mouse.move(left, top)
+        visit.page.locator("#plot-history .hoverlayer .hovertext").first.wait_for()
+        visit.page.mouse.click(left, top)
+        visit.page.wait_for_url("**/trials?numbers=*")
+        number = int(visit.page.url.rpartition("=")[2])
+        assert abs(number - 700) <= 3, "of its neighbours it may be the one that the pixel is nearer to"
+        visit.sees(f"Trial {number}")
+        visit.context.close()
 
 
 def test_parameters_trials_and_the_note_are_there(visit: Visit) -> None:

@@ -1,4 +1,4 @@
-"""The page's script: optuna-dashboard's, but that it draws many trials with less work, and what is far away later.
+"""The page's script: optuna-dashboard's, which draws many trials, and what is out of sight, with less work.
 
 Its history has an SVG element for each trial, and its timeline a bar for each though it opens on the last
 hundred: of 10,000 trials more than half of the seconds until a study's page answers.
@@ -11,10 +11,12 @@ from pathlib import Path
 import optuna_dashboard
 
 CHANGES = {
-    # The history: points that WebGL draws. They show what the others did, and can be clicked.
+    # The history: points that WebGL draws. They show and do what the others did.
     'mode:"markers",type:"scatter",text:o.map(e=>pb(e)),hovertemplate:h': (
         'mode:"markers",type:o.length>1e3?"scattergl":"scatter",text:o.map(e=>pb(e)),hovertemplate:h'
     ),
+    # A click on a point of it leads to the trial: each study has four traces, not two.
+    "r=e[Math.floor(t.points[0].curveNumber/2)].id": "r=e[Math.floor(t.points[0].curveNumber/4)].id",
     # The timeline: bars of the last hundred, on which it opens.
     "[t,n]of Object.entries(r)){const r=e.filter(e=>e.state===t)": (
         "[t,n]of Object.entries(r)){const r=e.slice(-100).filter(e=>e.state===t)"
