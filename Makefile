@@ -7,8 +7,8 @@ PYTHON ?= $(or $(shell for python in python3 python3.13 python3.12 python3.11; d
 VENV ?= .venv
 BIN := $(VENV)/bin
 FAST := not slow and not browser and not postgres and not ray
-# In three processes, for half of the tests' time is waiting; tests/sharing.py says what runs in which.
-PYTEST := $(BIN)/pytest -n 3
+# In two processes, for half of the tests' time is waiting; tests/sharing.py says what runs in which.
+PYTEST := $(BIN)/pytest -n 2
 
 .DEFAULT_GOAL := help
 .PHONY: run test check static test-compose clean help
