@@ -127,7 +127,7 @@ def _facts(status: Status, config: StudyConfig, width: int) -> dict[str, Rendera
         facts["speed-up"] = (
             f"{gain}, measured at start with {fused} fused lanes"
             if fused > 1
-            else "none: measured at start, trials are fastest one by one"
+            else "none: trials train one by one"
         )
     if status.pace.overall:
         facts["pace"] = _pace(status)

@@ -1,4 +1,4 @@
-"""How tests are shared out between processes, under `pytest -n 2`."""
+"""How tests are shared out between processes, under `pytest -n`."""
 
 import pytest
 from xdist.remote import Producer

@@ -170,7 +170,7 @@ def test_studies_are_listed_and_a_study_shows_its_plots_and_ours(visit: Visit) -
         "Lanes in use",
         "ROC curves on the test set",
         "Confusion matrix on the test set",
-        "On this test set, 95 % intervals",
+        "Studies on this test set",
     ):
         plot = visit.scrolled_to(title)
         marks = plot.locator(".point, .js-line, .hm image, path.js-fill")
@@ -185,12 +185,17 @@ def test_pages_are_as_wide_as_the_screen(visit: Visit, width: int, scheme: Liter
     page = visit.page
     page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(color_scheme=scheme)
-    for path in ("", "/studies/1", "/studies/1/analytics", "/studies/1/trialTable", "/studies/1/note"):
+    for path, shown in (
+        ("", "wine-wide"),
+        ("/studies/1", "Best Trial"),
+        ("/studies/1/analytics", "Param dropout"),
+        ("/studies/1/note", "The study now"),
+    ):
         visit.open(f"/dashboard{path}")
-        page.locator("main").wait_for()
+        visit.sees(shown)
         if path == "/studies/1":
             visit.scrolled_to("Confusion matrix on the test set")
-            visit.scrolled_to("On this test set")
+            visit.scrolled_to("Studies on this test set")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
         cut = page.evaluate(CUT)
         assert cut == [], path
@@ -213,6 +218,7 @@ def test_a_click_on_one_of_many_points_leads_to_its_trial(
         number = int(visit.page.url.rpartition("=")[2])
         assert abs(number - 700) <= 3, "of its neighbours it may be the one that the pixel is nearer to"
         visit.sees(f"Trial {number}")
+        assert not any("reading 'id'" in said for said in visit.said), "as with optuna-dashboard's own script"
         visit.context.close()
 
 

@@ -74,7 +74,7 @@ def test_the_live_view_has_counts_lanes_pace_best_and_a_row_for_each_running_tri
 
 def test_where_fusing_gains_nothing_it_says_so() -> None:
     lines = shown(replace(MIDDLE, measured=Measured(1, 1, 1.0)), 100)
-    assert lines[4] == "speed-up       none: measured at start, trials are fastest one by one"
+    assert lines[4] == "speed-up       none: trials train one by one"
 
 
 def test_nothing_of_it_is_wider_than_80_columns() -> None:

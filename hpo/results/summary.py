@@ -73,8 +73,11 @@ def _unbeaten(config: StudyConfig, result: FinalResult, baseline: Baseline) -> s
     interval = baseline.lead_interval
     within = f" (95 % interval of the lead {interval_text(metric, interval)})" if interval else ""
     by = f"{'better' if lead > 0 else 'worse'} by {number(metric, abs(lead))}" if lead else "the same"
-    verdict = f"The tuned network does not beat {baseline.name}" + " by more than noise" * (lead > 0)
-    if lead > 0 and not interval:
+    if lead <= 0:
+        verdict = f"The tuned network does not beat {baseline.name}"
+    elif interval:
+        verdict = f"The tuned network does not beat {baseline.name} by more than noise"
+    else:
         verdict = f"One split does not tell whether the tuned network beats {baseline.name} by more than luck"
     return (
         f"{verdict}: on the same "

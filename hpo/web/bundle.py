@@ -15,8 +15,8 @@ CHANGES = {
     'mode:"markers",type:"scatter",text:o.map(e=>pb(e)),hovertemplate:h': (
         'mode:"markers",type:o.length>1e3?"scattergl":"scatter",text:o.map(e=>pb(e)),hovertemplate:h'
     ),
-    # A click on a point of it leads to the trial: each study has four traces, not two.
-    "r=e[Math.floor(t.points[0].curveNumber/2)].id": "r=e[Math.floor(t.points[0].curveNumber/4)].id",
+    # A click on a point of it leads to the trial: traces lie by kind, and of each kind one for each study.
+    "r=e[Math.floor(t.points[0].curveNumber/2)].id": "r=e[t.points[0].curveNumber%e.length].id",
     # The timeline: bars of the last hundred, on which it opens.
     "[t,n]of Object.entries(r)){const r=e.filter(e=>e.state===t)": (
         "[t,n]of Object.entries(r)){const r=e.slice(-100).filter(e=>e.state===t)"

@@ -73,8 +73,7 @@ def _figures(
     elif test is not None:
         yield "predicted", "Predicted and true values of the test set", lambda: winner_figures.predicted(test)
     if test is not None:
-        within = ", 95 % intervals" if isinstance(test, ClassificationMetrics) else ""
-        yield "comparison", f"On this test set{within}", lambda: comparison(study.row, others)
+        yield "comparison", "Studies on this test set", lambda: comparison(study.row, others)
 
 
 def _folds(config: StudyConfig) -> int:
@@ -224,6 +223,6 @@ def comparison(row: StudyRow, others: Sequence[StudyRow]) -> go.Figure:
         marker={"color": colors, "size": 11},
         hovertemplate="%{y}: %{x:.4f}<extra></extra>",
     )
-    label = f"test {METRIC_LABELS[metric]}"
+    label = f"test {METRIC_LABELS[metric]}" + (", 95 %" if bars else "")
     drawn = figure(points, x=label, y="", showlegend=False)
     return drawn.update_yaxes(type="category", autorange="reversed")
