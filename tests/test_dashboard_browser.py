@@ -76,15 +76,10 @@ class Visit:
         self.page.set_default_timeout(PATIENCE)
         self.said: list[str] = []
         self.elsewhere: list[str] = []
-        self.page.on("console", self._hear)
+        self.page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
         self.page.on("dialog", lambda dialog: (self.said.append(dialog.message), dialog.dismiss()))
         self.page.on("request", self._note)
-
-    def _hear(self, message: "playwright.ConsoleMessage") -> None:
-        # What Plotly says where labels turn as their margin grows, and back: it leaves them as they are.
-        if "Too many auto-margin redraws" not in message.text:
-            self.said.append(f"{message.type}: {message.text}")
 
     def _note(self, request: "playwright.Request") -> None:
         if not request.url.startswith((self.site.address, "data:", "blob:")):
@@ -189,6 +184,7 @@ def test_pages_are_as_wide_as_the_screen(visit: Visit, width: int, scheme: Liter
         ("", "wine-wide"),
         ("/studies/1", "Best Trial"),
         ("/studies/1/analytics", "Param dropout"),
+        ("/studies/1/trials", "Trial 0"),
         ("/studies/1/note", "The study now"),
     ):
         visit.open(f"/dashboard{path}")

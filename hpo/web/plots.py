@@ -22,6 +22,8 @@ BEST = 10
 """Learning curves."""
 MAX_POINTS = 600
 """Of a figure: a browser draws a thousand in a tenth of a second."""
+_MOMENTS = {"tickangle": 0, "nticks": 4}
+"""Of an axis of times: labels that turn change the margin, which may turn them back, and so on."""
 _METRICS: TypeAdapter[TestMetrics] = TypeAdapter(TestMetrics)
 
 
@@ -146,7 +148,8 @@ def over_time(trials: Sequence[FrozenTrial], config: StudyConfig) -> go.Figure:
         x="time of completion",
         y=value_label(config),
     )
-    return drawn.update_yaxes(range=focus([value_of(trial) for trial in complete], config))
+    drawn.update_yaxes(range=focus([value_of(trial) for trial in complete], config))
+    return drawn.update_xaxes(**_MOMENTS)
 
 
 def lanes(trials: Sequence[FrozenTrial], folds: int) -> go.Figure:
@@ -171,7 +174,8 @@ def lanes(trials: Sequence[FrozenTrial], folds: int) -> go.Figure:
         fill="tozeroy",
         hovertemplate="%{y} lanes<extra></extra>",
     )
-    return figure(line, x="time", y="lanes", showlegend=False).update_yaxes(rangemode="tozero")
+    drawn = figure(line, x="time", y="lanes", showlegend=False).update_yaxes(rangemode="tozero")
+    return drawn.update_xaxes(**_MOMENTS)
 
 
 def tested(row: StudyRow) -> TestMetrics | None:
