@@ -12,7 +12,7 @@ from checker import Log, check, read_logs
 from commands import eventually
 from conftest import study_of
 from crew import Plan
-from faults import LoggedStore, study_record
+from faults import ForgetfulDatabase, LoggedStore, study_record
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from standin import StandIn, StandInCheckpoints, StandInGroup, value
@@ -116,16 +116,18 @@ def test_a_worker_with_a_long_lease_notices_the_end_of_a_short_one(
         eventually(lambda: Leases(database).running() == [], 5)
 
 
-def test_a_claim_of_one_s_own_lost_trial_whose_answer_was_lost_too_is_answered_by_the_next_one(
+def test_a_claim_of_one_s_own_lost_trial_whose_answer_was_lost_too_is_not_made_twice(
     database: Database, study: StudyRecord
 ) -> None:
     store, leases = Store(database), Leases(database)
     old = held(store.claim(study.study_id, "w", {}, 1, PLENTY))
     store.record("w", old, Changes(steps=[(trial_id, 1, 0.5) for trial_id in old]))
     leases.reclaim(leases.running(), retries=2)
-    lost = store.claim(study.study_id, "w", old, 1, PLENTY)
-    assert store.claim(study.study_id, "w", old, 1, PLENTY) == lost
-    assert [claim.attempt for claim in lost] == [2]
+    with ForgetfulDatabase(database.url.render_as_string(hide_password=False)) as forgetful:
+        forgetful.lost_answers = 1.0
+        claims = Store(forgetful).claim(study.study_id, "w", old, 1, PLENTY)
+    assert [(claim.number, claim.attempt) for claim in claims] == [(0, 2)]
+    assert [lease.attempt for lease in leases.running()] == [2]
 
 
 def test_a_watcher_that_could_read_but_not_write_takes_nobody_for_dead(tmp_path: Path) -> None:

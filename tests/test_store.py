@@ -176,12 +176,15 @@ def test_no_more_trials_run_than_may_be_in_flight(database: Database, study: Stu
     assert store.claim(study.study_id, "c", {}, 3, 5) == []
 
 
-def test_a_claim_whose_answer_was_lost_is_answered_by_the_next_one(
-    database: Database, study: StudyRecord
-) -> None:
-    store = Store(database)
-    lost = store.claim(study.study_id, "w", {}, 2, PLENTY)
-    assert store.claim(study.study_id, "w", {}, 2, PLENTY) == lost
+def test_a_claim_whose_answer_was_lost_is_not_made_twice(database: Database, study: StudyRecord) -> None:
+    with ForgetfulDatabase(database.url.render_as_string(hide_password=False)) as forgetful:
+        store = Store(forgetful)
+        first = store.claim(study.study_id, "w", {}, 1, PLENTY)
+        forgetful.lost_answers = 1.0
+        claims = store.claim(study.study_id, "w", held(first), 2, PLENTY)
+    assert [claim.number for claim in (*first, *claims)] == [0, 1, 2]
+    running = [trial.number for trial in stock(database).get_trials(states=[TrialState.RUNNING])]
+    assert running == [0, 1, 2]
 
 
 def test_a_released_trial_keeps_its_number_and_its_parameters(database: Database, study: StudyRecord) -> None:

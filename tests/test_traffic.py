@@ -1,5 +1,6 @@
 """What a worker asks of its database: statements are round trips to Postgres, commits wait for the disk."""
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from checker import Log
 from conftest import study_of
 from crew import Plan
 from faults import study_record
+from optuna.trial import TrialState
 from sqlalchemy import event
 from standin import StandIn
 
@@ -50,7 +52,7 @@ def traffic(database: Database) -> Iterator[Traffic]:
 
 @pytest.fixture
 def worker(database: Database, tmp_path: Path) -> Worker:
-    """One that has just trained and recorded an epoch of eight trials."""
+    """One that has just trained and recorded an epoch of eight trials, and reads the study again at once."""
     config = study_of(
         "search: {learning_rate: {low: 0.01, high: 0.1}, optimizer: {choices: [adam, sgd]}}\n"
         "sampler: random\npruner: {name: median, startup_trials: 50}\ntrials: 24\ntraining: {epochs: 9}"
@@ -60,6 +62,7 @@ def worker(database: Database, tmp_path: Path) -> Worker:
     made = Worker(database, study, config, StandIn(plan, Log(tmp_path)), plan.options, threading.Event())
     made._refill()
     made._settle(made._train_epoch())
+    made._read_again = 0.0
     return made
 
 
@@ -73,6 +76,37 @@ def test_an_epoch_of_a_worker_by_itself_takes_three_statements_and_on_postgres_t
     ]
 
 
+def test_in_very_short_epochs_what_others_did_is_not_read_each_time(worker: Worker, traffic: Traffic) -> None:
+    worker._read_again = math.inf
+    assert len(traffic(lambda: worker._settle(worker._train_epoch()))) == 1
+
+
+def test_a_pruning_is_recorded_with_the_next_values_where_these_come_soon(
+    worker: Worker, traffic: Traffic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def running() -> int:
+        trials = read_trials(worker.store.database, worker.study.study_id)
+        return sum(trial.state == TrialState.RUNNING for trial in trials)
+
+    monkeypatch.setattr(worker.advice, "prunes", lambda trial: trial.claim.number == min(numbers))
+    monkeypatch.setattr("hpo.search.worker.default_in_flight", lambda config: 8)
+    worker._read_again = math.inf
+    numbers = {trial.claim.number for trial in worker.running.values()}
+    assert len(traffic(lambda: worker._settle(worker._train_epoch()))) == 1
+    assert (running(), len(worker.running)) == (8, 7)
+    # The pruned one leaves room for another, although the database does not know yet.
+    assert worker._refill() and (running(), len(worker.running)) == (9, 8)
+    numbers = {-1}
+    assert len(traffic(lambda: worker._settle(worker._train_epoch()))) == 1
+    assert (running(), len(worker.running)) == (8, 8)
+
+    numbers = {trial.claim.number for trial in worker.running.values()}
+    epochs = worker._train_epoch()
+    worker._seconds = 1.0
+    assert len(traffic(lambda: worker._settle(epochs))) == 2
+    assert running() == 7
+
+
 def test_a_claim_after_one_that_got_nothing_only_looks_until_there_is_something(
     worker: Worker, traffic: Traffic
 ) -> None:
@@ -84,12 +118,14 @@ def test_a_claim_after_one_that_got_nothing_only_looks_until_there_is_something(
     assert claim(9) == 1
 
 
-def test_a_claim_takes_five_statements_however_many_trials(worker: Worker, traffic: Traffic) -> None:
+def test_a_claim_takes_four_statements_however_many_trials_and_on_postgres_three(
+    worker: Worker, traffic: Traffic
+) -> None:
     def claim() -> None:
         assert len(worker.store.claim(worker.study.study_id, worker.name, worker._held(), 6, 100)) == 6
 
-    statements = ["SELECT trials", "SELECT studies", "SELECT trials", "UPDATE trials", "INSERT hpo_leases"]
-    assert traffic(claim) == [statements]
+    taking = ["UPDATE trials", "INSERT hpo_leases"] if worker.store.database.sqlite else ["WITH started"]
+    assert traffic(claim) == [["SELECT studies", "SELECT trials", *taking]]
 
 
 def test_the_end_of_all_trials_takes_one_transaction(worker: Worker, traffic: Traffic) -> None:
@@ -118,5 +154,6 @@ def test_what_others_claim_is_read_with_the_next_epoch(worker: Worker, traffic: 
     (look, *reading) = traffic(lambda: worker._settle(worker._train_epoch()))[1:]
     assert look == ["SELECT trials"] and len(reading) == 1
     assert len(worker.snapshot.history.running) == 10
+    worker._read_again = 0.0
     # Where others are at work there is something to read each time: nobody looks first.
     assert len(traffic(lambda: worker._settle(worker._train_epoch()))) == 2

@@ -84,14 +84,7 @@ _CLAIMED = (
     .order_by(TRIALS.c.number)
 )
 _WAITS = sa.exists().where(_OF_STUDY, TRIALS.c.state == TrialState.WAITING)
-_UNKNOWN = sa.exists().where(
-    _OF_STUDY,
-    TRIALS.c.state == TrialState.RUNNING,
-    LEASES.c.trial_id == TRIALS.c.trial_id,
-    LEASES.c.worker == sa.bindparam("holder"),
-    LEASES.c.trial_id.not_in(_TRIALS),
-)
-_PROSPECTS = sa.select(_UNKNOWN, _WAITS, _RUNNING)
+_PROSPECTS = sa.select(_WAITS, _RUNNING)
 _ONE_AT_A_TIME = (
     sa.select(STUDIES.c.study_id)
     .where(STUDIES.c.study_id == sa.bindparam("study"))
@@ -139,6 +132,9 @@ class Store:
             alone=False,
         )
         self._fenced = Fenced(database)
+        if not database.sqlite:
+            self._start = self._leases.among(_START.returning(TRIALS.c.trial_id).cte("started"))
+            """For Postgres: trials begin, and their leases."""
         self._renewal = (
             sa.update(LEASES)
             .where(LEASES.c.worker == sa.bindparam("holder"), LEASES.c.trial_id.in_(_TRIALS))
@@ -212,23 +208,23 @@ class Store:
     ) -> list[Claim]:
         """Claim up to `count` waiting trials, as long as fewer than `in_flight` run in the whole study.
 
-        Trials that run in this worker's name under an attempt that is not `held` were claimed by an earlier
-        try of this very transaction, whose answer was lost: they are the answer then.
+        When the transaction is repeated, trials that run in this worker's name under an attempt that is not
+        `held` were claimed by an earlier try, whose answer was lost: they are the answer then.
 
         Claims of a study wait for each other. So where the last one got nothing, this one looks first, which
         nobody waits for: at a study's end all its workers ask again and again.
         """
-        if self._refused and not self._promising(study_id, worker, held, in_flight):
+        if self._refused and not self._promising(study_id, in_flight):
             return []
+        repeated = False
 
         def work(connection: Connection) -> list[Claim]:
-            orphans = [
-                claim
-                for claim in self._claimed(connection, study_id, worker)
-                if held.get(claim.trial_id) != claim.attempt
-            ]
-            if orphans:
-                return orphans
+            nonlocal repeated
+            if repeated:
+                claimed = self._claimed(connection, study_id, worker)
+                if orphans := [claim for claim in claimed if held.get(claim.trial_id) != claim.attempt]:
+                    return orphans
+            repeated = True
             connection.execute(_ONE_AT_A_TIME, {"study": study_id})
             free = self._waiting(connection, study_id, count, in_flight, bool(held))
             self._take(connection, worker, free)
@@ -238,11 +234,10 @@ class Store:
         self._refused = not claims
         return claims
 
-    def _promising(self, study_id: int, worker: str, held: Mapping[int, int], in_flight: int) -> bool:
+    def _promising(self, study_id: int, in_flight: int) -> bool:
         """Whether there may be something to claim."""
-        bounds = {"study": study_id, "holder": worker, "trials": sorted(held)}
-        unknown, waits, running = self.database.look(lambda c: c.execute(_PROSPECTS, bounds).one())
-        return bool(unknown or (waits and running < in_flight))
+        waits, running = self.database.look(lambda c: c.execute(_PROSPECTS, {"study": study_id}).one())
+        return bool(waits and running < in_flight)
 
     def _waiting(
         self, connection: Connection, study_id: int, count: int, in_flight: int, busy: bool
@@ -260,9 +255,13 @@ class Store:
         """No other worker claims trials of their study meanwhile, so that their attempts are known."""
         if not claims:
             return
-        trials = [claim.trial_id for claim in claims]
-        connection.execute(_START, {"trials": trials, "moment": utc_now()})
-        self._leases(connection, [(claim.trial_id, claim.attempt, worker, self.lease) for claim in claims])
+        start = {"trials": [claim.trial_id for claim in claims], "moment": utc_now()}
+        leases = [(claim.trial_id, claim.attempt, worker, self.lease) for claim in claims]
+        if self.database.sqlite:
+            connection.execute(_START, start)
+            self._leases(connection, leases)
+        else:
+            connection.execute(self._start, start | self._leases.arrays(leases))
 
     def _claimed(self, connection: Connection, study_id: int, worker: str) -> list[Claim]:
         found = connection.execute(_CLAIMED, {"study": study_id, "holder": worker})

@@ -30,7 +30,11 @@ from hpo.search.training import Epoch, Saves, Trains
 log = structlog.get_logger()
 
 BRIEF = 0.2
-"""Seconds: where epochs are shorter, parameters are recorded with the first values, to spare a commit."""
+"""Seconds: where epochs are shorter, parameters and prunings are recorded with the next values, which spares
+commits."""
+
+FRESH = 0.05
+"""Seconds: what others did is read again after an epoch, but not sooner than this."""
 
 LAST_EPOCH = 5.0
 """Seconds that an epoch has to come to its end when the worker is told to stop; so nothing of it is lost."""
@@ -71,6 +75,8 @@ class Worker:
         """By trial id."""
         self._stale = self.learns
         """Whether others may have done something since the snapshot was read that this study looks at."""
+        self._read_again = -math.inf
+        """When to read it again at the earliest."""
         self._ended: dict[int, int] = {}
         """Attempts by trial id: their ends are not recorded yet, so that they still count as held."""
         self._inherited = False
@@ -133,9 +139,8 @@ class Worker:
         room = self._room()
         if room <= 0:
             return False
-        claims = self.store.claim(
-            self.study.study_id, self.name, self._held(), room, default_in_flight(self.config)
-        )
+        in_flight = default_in_flight(self.config) + len(self._ended)  # which still count as running
+        claims = self.store.claim(self.study.study_id, self.name, self._held(), room, in_flight)
         if not claims:
             # With jitter, or workers that start together ask together for ever.
             self._again = time.monotonic() + self.options.poll * random.uniform(0.5, 1.5)
@@ -144,12 +149,11 @@ class Worker:
             if claim.trial_id in self.running:  # lost while this process was stopped, and its own again
                 self._lose(claim.trial_id)
         if any(claim.attempt > 1 for claim in claims):
-            self._stale = True  # what the attempts before recorded
+            self._stale, self._read_again = True, -math.inf  # what the attempts before recorded
         self._read()
         for claim in claims:
             self._start(claim)
-        if self._ended or self._seconds > BRIEF:
-            self._record()
+        self._record_unless_brief()
         return True
 
     def _start(self, claim: Claim) -> None:
@@ -198,10 +202,10 @@ class Worker:
         return self._ended | {trial_id: trial.claim.attempt for trial_id, trial in self.running.items()}
 
     def _read(self) -> None:
-        """Read what others did, once an epoch."""
-        if self._stale:
+        """Read what others did, at most once an epoch."""
+        if self._stale and time.monotonic() >= self._read_again:
             self.snapshot.refresh({trial.claim.number for trial in self.running.values()})
-            self._stale = False
+            self._stale, self._read_again = False, time.monotonic() + FRESH
 
     # --- training
 
@@ -273,8 +277,7 @@ class Worker:
             self._read()
             for trial_id in [trial_id for trial_id in epochs if trial_id in self.running]:
                 self._prune(self.running[trial_id])
-            if self.snapshot.changes:
-                self._record()
+            self._record_unless_brief()
 
     def _note(self, trial: RunningTrial, epoch: Epoch) -> None:
         if epoch.failure:
@@ -315,6 +318,11 @@ class Worker:
         self.snapshot.forget(trial_id)
         if trial_id in self.running:
             self._leave(self.running[trial_id])
+
+    def _record_unless_brief(self) -> None:
+        """Record now what a brief epoch that is to come will not soon record with its values."""
+        if self.snapshot.changes and (self._seconds > BRIEF or not self.running):
+            self._record()
 
     def _record(self) -> None:
         """Record what was written to the snapshot, and let go of trials whose lease was lost."""
