@@ -187,6 +187,51 @@ def test_a_worker_may_claim_trials_again_that_it_lost_unnoticed(database: Databa
     assert check(read_logs(tmp_path), trials, 12, expected=value) == []
 
 
+def with_a_pruning_to_record(database: Database, folder: Path) -> tuple[Worker, Claim]:
+    """A worker whose first trial is pruned, as the database will learn with the next epoch's values."""
+    text = "trials: 8\ntraining: {epochs: 6}\npruner: {name: median, startup_trials: 50}"
+    worker = stand_in_worker(database, folder, text)
+    worker._refill()
+    worker._settle(worker._train_epoch())
+    worker._save()
+    trial = min(worker.running.values(), key=lambda trial: trial.claim.number)
+    worker._seconds = 0.0
+    worker._finish(trial, TrialState.PRUNED, 0.5)
+    worker._record_unless_brief()
+    assert read_trials(database, worker.study.study_id)[0].state == TrialState.RUNNING
+    return worker, trial.claim
+
+
+def test_no_checkpoint_leaves_out_a_trial_whose_end_is_not_recorded(
+    database: Database, tmp_path: Path
+) -> None:
+    worker, claim = with_a_pruning_to_record(database, tmp_path)
+    assert worker.checkpoints and worker.checkpoints.load(claim.number, 6)
+    worker._save()
+    assert not worker.checkpoints.load(claim.number, 6)
+    assert read_trials(database, worker.study.study_id)[0].state == TrialState.PRUNED
+
+
+def test_an_end_that_was_not_recorded_is_not_that_of_a_later_attempt(
+    database: Database, tmp_path: Path
+) -> None:
+    worker, claim = with_a_pruning_to_record(database, tmp_path)
+    # While this worker is stopped, its trials are taken back, and another dies after an epoch of the first.
+    store, leases = Store(database), Leases(database)
+    leases.reclaim(leases.running(), retries=9)
+    others = held(store.claim(worker.study.study_id, "other", {}, 1, PLENTY))
+    store.record("other", others, Changes(steps=[(claim.trial_id, 2, 0.5)]))
+    leases.reclaim(leases.running(), retries=9)
+
+    assert worker._refill()
+    assert worker.running[claim.trial_id].claim.attempt == 3
+    worker._record()
+    first = read_trials(database, worker.study.study_id)[0]
+    assert (first.state, list(first.intermediate_values)) == (TrialState.RUNNING, [1, 2])
+    assert claim.number in worker.snapshot.history.running
+    assert claim.number not in worker.snapshot.history.finished
+
+
 def test_an_attempt_that_came_to_nothing_brings_a_study_on(database: Database, study: StudyRecord) -> None:
     store, leases, studies = Store(database), Leases(database), Studies(database)
     seen = [studies.progress(study.study_id)]

@@ -94,14 +94,13 @@ class Groups:
                 trained.epochs |= {trials[n].claim.trial_id: epoch for n, epoch in epochs.items()}
         return trained
 
-    def save_in_time(self) -> None:
-        """Checkpoint, if one taken after the next epoch would come later than is allowed."""
+    def due(self) -> bool:
+        """Whether a checkpoint taken after the next epoch would come later than is allowed."""
         now = time.monotonic()
-        if now - self._saved + (now - self._began) > self.save_every:
-            self.save()
+        return now - self._saved + (now - self._began) > self.save_every
 
     def save(self) -> None:
-        """Checkpoint every group; what was reported of its trials must be recorded already."""
+        """Checkpoint every group; what was reported and what has ended must be recorded already."""
         self._saved = time.monotonic()
         if not self.checkpoints:
             return

@@ -100,13 +100,14 @@ class Worker:
                 claimed = self._refill()
                 if self.running:
                     self._settle(self._train_epoch())
-                    self.groups.save_in_time()
+                    if self.groups.due():
+                        self._save()
                 elif self._over():
                     return
                 elif not claimed:
                     self.stop.wait(self.options.poll)
                     self._stale = self.learns
-            self.groups.save()
+            self._save()
             self._give_back(list(self.running.values()))
 
     def _over(self) -> bool:
@@ -145,9 +146,9 @@ class Worker:
             # With jitter, or workers that start together ask together for ever.
             self._again = time.monotonic() + self.options.poll * random.uniform(0.5, 1.5)
             return False
-        for claim in claims:
-            if claim.trial_id in self.running:  # lost while this process was stopped, and its own again
-                self._lose(claim.trial_id)
+        held = self._held()
+        if any(claim.trial_id in held for claim in claims):
+            self._record()  # lost while this process was stopped, and its own again: it lets go of them first
         if any(claim.attempt > 1 for claim in claims):
             self._stale, self._read_again = True, -math.inf  # what the attempts before recorded
         self._read()
@@ -318,6 +319,12 @@ class Worker:
         self.snapshot.forget(trial_id)
         if trial_id in self.running:
             self._leave(self.running[trial_id])
+
+    def _save(self) -> None:
+        """Checkpoint; a trial that has ended is no longer in it, so that its end is recorded first."""
+        if self._ended:
+            self._record()
+        self.groups.save()
 
     def _record_unless_brief(self) -> None:
         """Record now what a brief epoch that is to come will not soon record with its values."""
