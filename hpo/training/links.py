@@ -72,7 +72,8 @@ class Linear(Link):
 
     def backward(self, gradient: Tensor, known: Tensor, state: Tensors, out: Tensors) -> Callable[[], Tensor]:
         if self.weight in out:
-            torch.bmm(gradient.transpose(1, 2), known, out=out[self.weight])
+            # Not by `out=`: into what does not lie side by side, torch multiplies lane by lane.
+            out[self.weight].copy_(torch.bmm(gradient.transpose(1, 2), known))
         if self.bias in out:
             torch.sum(gradient, 1, out=out[self.bias])
         return lambda: torch.bmm(gradient, state[self.weight])
@@ -138,12 +139,19 @@ class Normalize(Link):
 
     A dropout's scale goes into batch norm's own factor. What a ReLU or a dropout has made 0 is 0 in the
     output, so that one look at it gives the gradient of both.
+
+    Many lanes do not fit into a cache, and a tensor that is new is written to memory first: so each is used
+    again as soon as nobody needs what it holds.
     """
 
     learns = True
 
-    def __init__(self, name: str, layer: BatchNorm1d, relu: bool, dropout: Drop | None) -> None:
+    def __init__(
+        self, name: str, layer: BatchNorm1d, relu: bool, dropout: Drop | None, overwrites: bool
+    ) -> None:
+        """overwrites: whether nobody else needs what it is given."""
         self.layer = layer
+        self.overwrites = overwrites
         self.names = [joined(name, own) for own in ("weight", "bias", "running_mean", "running_var")]
         self.batches = joined(name, "num_batches_tracked")
         self.relu = relu
@@ -155,15 +163,16 @@ class Normalize(Link):
             y = normalize(self.layer, x, weight, bias, mean, variance)
             return (y.relu_() if self.relu else y), None
         batch_mean = x.mean(1, keepdim=True)
-        centered = x - batch_mean
-        batch_variance = centered.square().mean(1)
+        centered = x.sub_(batch_mean) if self.overwrites else x - batch_mean
+        y = centered.square()
+        batch_variance = y.mean(1)
         self._track(state, batch_mean.squeeze(1), batch_variance, x.shape[1])
         inverse = (batch_variance + self.layer.eps).rsqrt_()
         factor = weight * inverse
         scale = self._scale(state, x.dtype)
         if scale is not None:
             factor, bias = factor * scale, bias * scale
-        y = torch.addcmul(bias.unsqueeze(1), centered, factor.unsqueeze(1))
+        torch.addcmul(bias.unsqueeze(1), centered, factor.unsqueeze(1), out=y)
         if self.relu:
             y.relu_()
         if scale is not None:
@@ -190,24 +199,28 @@ class Normalize(Link):
         key, threshold = (state[name] for name in self.dropout.names[:2])
         keep = dropout_keep(self.dropout.layer.next_key(key), threshold, *y.shape[1:])
         if y.dtype == torch.float32:
-            return (y.view(torch.int32) & keep).view(torch.float32)
+            return y.view(torch.int32).bitwise_and_(keep).view(torch.float32)
         return y * keep.neg().to(y.dtype)
 
     def backward(self, gradient: Tensor, known: Any, state: Tensors, out: Tensors) -> Callable[[], Tensor]:
-        """Ioffe and Szegedy, "Batch Normalization" (2015), section 3, collected by powers of x."""
+        """Ioffe and Szegedy, "Batch Normalization" (2015), section 3, collected by powers of x.
+
+        The links that follow have looked at `y` already.
+        """
         y, centered, inverse, factor, scale = known
         if self.relu:
-            gradient = aten.threshold_backward(gradient, y, 0)
+            aten.threshold_backward.grad_input(gradient, y, 0, grad_input=gradient)
         bias = gradient.sum(1)
-        slope = (gradient * centered).sum(1) * inverse
+        slope = torch.mul(gradient, centered, out=y).sum(1) * inverse
         for name, own in zip(self.names[:2], (slope, bias), strict=True):
             if name in out:
                 out[name].copy_(own if scale is None else own * scale)
         rows = y.shape[1]
 
         def with_respect_to_x() -> Tensor:
-            x = torch.addcmul((bias * factor / -rows).unsqueeze(1), gradient, factor.unsqueeze(1))
-            return x.addcmul_(centered, (slope * factor * inverse / -rows).unsqueeze(1))
+            offset, tilt = bias * factor / -rows, slope * factor * inverse / -rows
+            torch.addcmul(offset.unsqueeze(1), gradient, factor.unsqueeze(1), out=gradient)
+            return gradient.addcmul_(centered, tilt.unsqueeze(1))
 
         return with_respect_to_x
 
@@ -236,6 +249,7 @@ def _is_known(layer: nn.Module) -> bool:
 
 def _linked(layers: Sequence[tuple[str, nn.Module]]) -> Iterator[Link]:
     left = list(layers)
+    before: nn.Module | None = None
     while left:
         name, layer = left.pop(0)
         if isinstance(layer, nn.Flatten):
@@ -250,6 +264,7 @@ def _linked(layers: Sequence[tuple[str, nn.Module]]) -> Iterator[Link]:
                 left.pop(0)
                 if left and isinstance(left[0][1], Dropout):
                     dropout = Drop(*left.pop(0))
-            yield Normalize(name, layer, relu, dropout)
+            yield Normalize(name, layer, relu, dropout, overwrites=isinstance(before, nn.Linear))
         else:
             yield Elementwise(layer)
+        before = layer
