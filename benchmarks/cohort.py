@@ -132,10 +132,8 @@ def parts_rows(lanes: int, batch_size: int, repeats: int) -> list[list[str]]:
     size = sum(parameter.numel() for parameter in mlp((FEATURES,), 2).parameters())
     rows = Rows(*(torch.rand(lanes, size) for _ in range(4)))
     kinds = sorted(OPTIMIZERS[number % 3] for number in range(lanes))
-    optimizers = Optimizers(
-        [Hyperparameters.model_validate({"optimizer": kind}) for kind in kinds], torch.float32
-    )
-    count = torch.full((lanes,), 5.0, dtype=torch.float64)
+    optimizers = Optimizers([Hyperparameters.model_validate({"optimizer": kind}) for kind in kinds], rows)
+    terms = [own[0] for own in optimizers.laid_out(torch.full((1, lanes), 5.0, dtype=torch.float64))]
     key = torch.arange(lanes, dtype=torch.int32)
     threshold, scale = torch.zeros(lanes, dtype=torch.int32), torch.full((lanes,), 2.0)
     index = torch.randint(0, ROWS, (lanes, batch_size))
@@ -145,7 +143,7 @@ def parts_rows(lanes: int, batch_size: int, repeats: int) -> list[list[str]]:
         "masks of two layers": lambda: [
             dropout_mask(key, threshold, scale, batch_size, WIDTH) for _ in range(2)
         ],
-        "optimizer": lambda: optimizers.step(rows, count),
+        "optimizer": lambda: optimizers.step(terms),
         "evaluation (once an epoch)": lambda: made.predict(validation),
     }
     found = []

@@ -48,17 +48,19 @@ def gradient(weights: Tensor, step: int) -> Tensor:
 def test_side_by_side_they_equal_torch_over_50_steps(dtype: torch.dtype, tolerance: float) -> None:
     lanes = [Hyperparameters.model_validate(lane) for lane in LANES]
     start = torch.randn(len(lanes), PARAMETERS, dtype=dtype, generator=torch.Generator().manual_seed(0))
-    weights, first, second = start.clone(), torch.zeros_like(start), torch.zeros_like(start)
-    optimizers = Optimizers(lanes, dtype)
+    rows = Rows(start.clone(), *(torch.zeros_like(start) for _ in range(3)))
+    optimizers = Optimizers(lanes, rows)
+    numbers = torch.arange(1, STEPS + 1, dtype=torch.float64)[:, None].expand(-1, len(lanes))
+    terms = optimizers.laid_out(numbers)
     references = [row.clone() for row in start]
     torch_optimizers = [of_torch(lane, row) for lane, row in zip(lanes, references, strict=True)]
     for step in range(1, STEPS + 1):
-        rows = Rows(weights, gradient(weights, step), first, second)
-        optimizers.step(rows, torch.full((len(lanes),), float(step), dtype=torch.float64))
+        rows.gradients.copy_(gradient(rows.weights, step))
+        optimizers.step([own[step - 1] for own in terms])
         for row, optimizer in zip(references, torch_optimizers, strict=True):
             row.grad = gradient(row, step)
             optimizer.step()
-    for lane, row, reference in zip(lanes, weights, references, strict=True):
+    for lane, row, reference in zip(lanes, rows.weights, references, strict=True):
         assert torch.allclose(row, reference, rtol=tolerance, atol=tolerance), lane
         assert not torch.allclose(row, start[0], atol=1e-3), "it did not move"
 
@@ -66,7 +68,9 @@ def test_side_by_side_they_equal_torch_over_50_steps(dtype: torch.dtype, toleran
 def test_lanes_at_different_steps_have_their_own_bias_correction() -> None:
     lanes = [Hyperparameters(optimizer="adam"), Hyperparameters(optimizer="adam")]
     rows = Rows(torch.zeros(2, 3), torch.ones(2, 3), torch.zeros(2, 3), torch.zeros(2, 3))
-    Optimizers(lanes, torch.float32).step(rows, torch.tensor([1.0, 100.0], dtype=torch.float64))
+    optimizers = Optimizers(lanes, rows)
+    (terms,) = optimizers.laid_out(torch.tensor([[1.0, 100.0]], dtype=torch.float64))
+    optimizers.step([terms[0]])
     assert torch.allclose(rows.weights[0], torch.tensor(-1e-3))
     correction = (1 - 0.999**100) ** 0.5 / (1 - 0.9**100)
     assert torch.allclose(rows.weights[1], torch.tensor(-1e-3 * 0.1 / 0.001**0.5 * correction))
@@ -75,4 +79,4 @@ def test_lanes_at_different_steps_have_their_own_bias_correction() -> None:
 def test_unsorted_lanes_are_refused() -> None:
     lanes = [Hyperparameters(optimizer="sgd"), Hyperparameters(optimizer="adam")]
     with pytest.raises(ValueError, match=f"sorted by optimizer, in the order {', '.join(ORDER)}"):
-        Optimizers(lanes, torch.float32)
+        Optimizers(lanes, Rows(*(torch.zeros(2, 3) for _ in range(4))))

@@ -113,11 +113,12 @@ def test_optimizers_follow_them_as_torchs_do(kind: str) -> None:
     scheduler = CosineAnnealingLR(optimizer, T_max=TOTAL)
     rows = Rows(start[None].clone(), *(torch.zeros(1, 5, dtype=torch.float64) for _ in range(3)))
     factors = Schedules([lane], STEPS, EPOCHS).factors(done(0, TOTAL, 1))
-    assert factors is not None
+    optimizers = Optimizers([lane], rows)
+    (terms,) = optimizers.laid_out(done(1, TOTAL, 1), factors)
     for step in range(30):
         reference.grad = reference.detach().sin()
         rows.gradients.copy_(rows.weights.sin())
-        Optimizers([lane], torch.float64).step(rows, torch.tensor([step + 1.0]).double(), factors[step])
+        optimizers.step([terms[step]])
         optimizer.step()
         scheduler.step()
     assert torch.allclose(rows.weights[0], reference.detach(), atol=1e-10)

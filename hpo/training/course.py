@@ -23,8 +23,8 @@ class Course:
     """For each lane, of what else its network draws in the first step; each next step's is one more."""
     numbers: Tensor
     """[S, K] float64: of the step in a lane's training, counted from 1."""
-    factors: Tensor | None
-    """[S, K] float64: of the learning rates; None: all 1."""
+    terms: Sequence[Tensor]
+    """Of the optimizers, see `Optimizers.laid_out`."""
     distortions: Distortions | None
     """Of the images; None where none is distorted."""
 
@@ -35,5 +35,4 @@ class Course:
 
     def _tensors(self) -> list[Tensor]:
         moved = [] if self.distortions is None else [self.distortions.moves, self.distortions.centres]
-        scheduled = [] if self.factors is None else [self.factors]
-        return [self.rows, self.keys, self.numbers, *scheduled, *moved]
+        return [self.rows, self.keys, self.numbers, *self.terms, *moved]

@@ -214,11 +214,11 @@ class Normalize(Link):
         slope = torch.mul(gradient, centered, out=y).sum(1) * inverse
         for name, own in zip(self.names[:2], (slope, bias), strict=True):
             if name in out:
-                out[name].copy_(own if scale is None else own * scale)
-        rows = y.shape[1]
+                torch.mul(own, 1.0 if scale is None else scale, out=out[name])
 
         def with_respect_to_x() -> Tensor:
-            offset, tilt = bias * factor / -rows, slope * factor * inverse / -rows
+            share = factor / -y.shape[1]
+            offset, tilt = bias * share, slope * share * inverse
             torch.addcmul(offset.unsqueeze(1), gradient, factor.unsqueeze(1), out=gradient)
             return gradient.addcmul_(centered, tilt.unsqueeze(1))
 

@@ -1,10 +1,10 @@
 """Optimizers of stacked lanes, each with its own kind and coefficients; equal to those of `torch.optim`.
 
-Shapes: K lanes, P parameters of one lane, flattened.
+Shapes: K lanes, P parameters of one lane, flattened; S steps of an epoch.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -67,38 +67,84 @@ class Coefficients:
             column([float(lane.nesterov) for lane in lanes]),
         )
 
-    def scheduled(self, factors: Tensor) -> "Coefficients":
-        """With learning rates times `factors`: float64 [K, 1]."""
-        return replace(self, learning_rate=self.learning_rate * factors)
+
+@dataclass(frozen=True)
+class _Block:
+    """The lanes of one kind."""
+
+    kind: Optimizer
+    start: int
+    stop: int
+    rows: Rows
+    coefficients: Coefficients
 
 
 class Optimizers:
     """Steps of lanes that are sorted by `ORDER`."""
 
-    def __init__(
-        self, lanes: Sequence[Hyperparameters], dtype: torch.dtype, device: torch.device | str = "cpu"
-    ) -> None:
-        self._blocks: list[tuple[Callable[..., None], int, int, Coefficients]] = []
+    def __init__(self, lanes: Sequence[Hyperparameters], rows: Rows) -> None:
+        """rows: the lanes', in their order; each step works on them where they are."""
+        self._blocks: list[_Block] = []
         start = 0
         for kind in ORDER:
             block = [lane for lane in lanes[start:] if lane.optimizer == kind]
-            if block != list(lanes[start : start + len(block)]):
+            stop = start + len(block)
+            if block != list(lanes[start:stop]):
                 raise ValueError(f"lanes must be sorted by optimizer, in the order {', '.join(ORDER)}")
             if block:
-                coefficients = Coefficients.of(block, dtype, torch.device(device))
-                self._blocks.append((_UPDATES[kind], start, start + len(block), coefficients))
-            start += len(block)
+                coefficients = Coefficients.of(block, rows.weights.dtype, rows.weights.device)
+                self._blocks.append(_Block(kind, start, stop, rows.block(start, stop), coefficients))
+            start = stop
+
+    def laid_out(self, numbers: Tensor, factors: Tensor | None = None) -> list[Tensor]:
+        """What the steps of an epoch take from their numbers, computed at once.
+
+        numbers: float64 [S, K], of each step in a lane's training, counted from 1. factors: float64 [S, K],
+        of the learning rates; None: all 1.
+
+        Returns: for each kind of optimizer that there is, one row a step.
+        """
+        found = []
+        for block in self._blocks:
+            steps = numbers[:, block.start : block.stop, None]
+            rates = block.coefficients.learning_rate
+            rates = (
+                rates.expand_as(steps)
+                if factors is None
+                else rates * factors[:, block.start : block.stop, None]
+            )
+            terms = _TERMS.get(block.kind, _rate)(block.coefficients, rates, steps)
+            found.append(torch.stack(terms, 1).to(block.rows.weights.dtype))
+        return found
 
     @torch.no_grad()
-    def step(self, rows: Rows, steps: Tensor, factors: Tensor | None = None) -> None:
-        """One step of every lane.
+    def step(self, terms: Sequence[Tensor]) -> None:
+        """One step of every lane. terms: its row of each tensor that `laid_out` answers."""
+        for block, own in zip(self._blocks, terms, strict=True):
+            _UPDATES[block.kind](block.rows, block.coefficients, *own.unbind())
 
-        steps: float64 [K], the number of this step for each, counted from 1. factors: float64 [K], of the
-        learning rates; None: all 1.
-        """
-        for update, start, stop, coefficients in self._blocks:
-            now = coefficients if factors is None else coefficients.scheduled(factors[start:stop, None])
-            update(rows.block(start, stop), now, steps[start:stop, None])
+
+Terms = Callable[[Coefficients, Tensor, Tensor], list[Tensor]]
+"""Coefficients, learning rates and numbers of steps (float64 [S, K, 1]) → what an update takes, likewise."""
+
+
+def _rate(coefficients: Coefficients, rates: Tensor, steps: Tensor) -> list[Tensor]:  # noqa: ARG001
+    return [-rates]
+
+
+def _adam_terms(coefficients: Coefficients, rates: Tensor, steps: Tensor) -> list[Tensor]:  # noqa: ARG001
+    """Kingma and Ba, "Adam" (2015), end of section 2: the bias corrections moved into rate and epsilon."""
+    correction = (1 - _BETA2**steps).sqrt()
+    return [-rates * correction / (1 - _BETA1**steps), _EPS * correction]
+
+
+def _adamw_terms(coefficients: Coefficients, rates: Tensor, steps: Tensor) -> list[Tensor]:
+    decay = coefficients.weight_decay
+    kept = torch.ones_like(rates) if decay is None else 1 - rates * decay.double()
+    return [*_adam_terms(coefficients, rates, steps), kept]
+
+
+_TERMS: dict[Optimizer, Terms] = {"adam": _adam_terms, "adamw": _adamw_terms}
 
 
 def _decayed(rows: Rows, coefficients: Coefficients) -> Tensor:
@@ -108,40 +154,35 @@ def _decayed(rows: Rows, coefficients: Coefficients) -> Tensor:
     return rows.gradients.addcmul_(rows.weights, coefficients.weight_decay)
 
 
-def _adam_step(rows: Rows, gradients: Tensor, coefficients: Coefficients, steps: Tensor) -> None:
-    """Kingma and Ba, "Adam" (2015), end of section 2: the bias corrections moved into rate and epsilon."""
+def _adam_step(rows: Rows, gradients: Tensor, rate: Tensor, epsilon: Tensor) -> None:
     rows.first.lerp_(gradients, 1 - _BETA1)
     rows.second.mul_(_BETA2).addcmul_(gradients, gradients, value=1 - _BETA2)
-    correction = (1 - _BETA2**steps).sqrt()
-    epsilon = (_EPS * correction).to(rows.weights.dtype)
-    rate = (-coefficients.learning_rate * correction / (1 - _BETA1**steps)).to(rows.weights.dtype)
     denominator = torch.sqrt(rows.second, out=gradients).add_(epsilon)
     rows.weights.addcmul_(torch.div(rows.first, denominator, out=gradients), rate)
 
 
-def _adam(rows: Rows, coefficients: Coefficients, steps: Tensor) -> None:
-    _adam_step(rows, _decayed(rows, coefficients), coefficients, steps)
+def _adam(rows: Rows, coefficients: Coefficients, rate: Tensor, epsilon: Tensor) -> None:
+    _adam_step(rows, _decayed(rows, coefficients), rate, epsilon)
 
 
-def _adamw(rows: Rows, coefficients: Coefficients, steps: Tensor) -> None:
+def _adamw(rows: Rows, coefficients: Coefficients, rate: Tensor, epsilon: Tensor, kept: Tensor) -> None:
     """Loshchilov and Hutter, "Decoupled Weight Decay Regularization" (2019)."""
     if coefficients.weight_decay is not None:
-        kept = 1 - coefficients.learning_rate * coefficients.weight_decay.double()
-        rows.weights.mul_(kept.to(rows.weights.dtype))
-    _adam_step(rows, rows.gradients, coefficients, steps)
+        rows.weights.mul_(kept)
+    _adam_step(rows, rows.gradients, rate, epsilon)
 
 
-def _rmsprop(rows: Rows, coefficients: Coefficients, steps: Tensor) -> None:  # noqa: ARG001
+def _rmsprop(rows: Rows, coefficients: Coefficients, rate: Tensor) -> None:
     """Tieleman and Hinton, Coursera lecture 6.5 (2012), with momentum as in torch.optim."""
     gradients = _decayed(rows, coefficients)
     rows.second.mul_(_ALPHA).addcmul_(gradients, gradients, value=1 - _ALPHA)
     change = gradients.div_(rows.second.sqrt().add_(_EPS))
     if coefficients.momentum is not None:
         change = rows.first.mul_(coefficients.momentum).add_(change)
-    rows.weights.addcmul_(change, -coefficients.learning_rate.to(change.dtype))
+    rows.weights.addcmul_(change, rate)
 
 
-def _sgd(rows: Rows, coefficients: Coefficients, steps: Tensor) -> None:  # noqa: ARG001
+def _sgd(rows: Rows, coefficients: Coefficients, rate: Tensor) -> None:
     """Sutskever et al., "On the importance of initialization and momentum" (2013), as in torch.optim."""
     gradients = _decayed(rows, coefficients)
     change = gradients
@@ -150,10 +191,10 @@ def _sgd(rows: Rows, coefficients: Coefficients, steps: Tensor) -> None:  # noqa
         if coefficients.nesterov is not None:
             ahead = gradients.addcmul(change, coefficients.momentum)
             change = torch.where(coefficients.nesterov > 0, ahead, change)
-    rows.weights.addcmul_(change, -coefficients.learning_rate.to(change.dtype))
+    rows.weights.addcmul_(change, rate)
 
 
-_UPDATES: dict[Optimizer, Callable[[Rows, Coefficients, Tensor], None]] = {
+_UPDATES: dict[Optimizer, Callable[..., None]] = {
     "adam": _adam,
     "adamw": _adamw,
     "rmsprop": _rmsprop,

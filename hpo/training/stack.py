@@ -130,10 +130,8 @@ class Stack:
         seeds = [seed + step for seed in course.seeds] if isinstance(step, int) else course.seeds
         batch = Batch(x, y, seeds, self._smoothing)
         self._total += self.program.gradients(self._parameters, self._buffers, batch, self._gradients)
-        number = of_step(course.numbers, step)
-        factors = None if course.factors is None else of_step(course.factors, step)
-        self._optimizers.step(self._updated, number, factors)
-        self._averages.update(number)
+        self._optimizers.step([of_step(terms, step) for terms in course.terms])
+        self._averages.update(of_step(course.numbers, step))
 
     def evaluate(self, metric: Metric) -> dict[LaneKey, float]:
         """`metric` of every lane on its fold's validation part; nan where that is empty."""
@@ -186,20 +184,16 @@ class Stack:
         """The next epoch of every lane."""
         device, batch = self.data.device, self.data.steps(self.batch_size)[1]
         lanes = [(member.lane.key, member.epoch + 1) for member in members]
-        orders = [
-            sample_order(key, epoch, self.data.sizes[key.fold], steps * batch).add_(
-                self.data.starts[key.fold]
-            )
-            for key, epoch in lanes
-        ]
+        orders = [sample_order(key, epoch, self.data.sizes[key.fold], steps * batch) for key, epoch in lanes]
+        starts = torch.tensor([self.data.starts[key.fold] for key, _ in lanes])
         done = torch.tensor([member.epoch * steps for member in members], dtype=torch.float64)
         numbers = (done + torch.arange(1, steps + 1)[:, None]).to(device)
         return Course(
-            rows=torch.stack(orders).view(-1, steps, batch).transpose(0, 1).to(device),
+            rows=(torch.stack(orders) + starts[:, None]).view(-1, steps, batch).transpose(0, 1).to(device),
             keys=dropout_keys(lanes, steps, len(self._keys)).to(device),
             seeds=[stream(key, "torch", epoch) for key, epoch in lanes],
             numbers=numbers,
-            factors=self._schedules.factors(numbers - 1),
+            terms=self._optimizers.laid_out(numbers, self._schedules.factors(numbers - 1)),
             distortions=self._augmentation.drawn(lanes, steps, batch),
         )
 
@@ -249,13 +243,13 @@ class Stack:
         first, second = self._rows["first"], self._rows["second"]
         gradients = torch.empty_like(weights)
         self._gradients = self.layout.parameters(gradients)
-        self._updated = Rows(weights, gradients, first, second)
-        self._prepare_lanes([member.lane.settings.hyperparameters for member in self._members.values()])
+        lanes = [member.lane.settings.hyperparameters for member in self._members.values()]
+        self._optimizers = Optimizers(lanes, Rows(weights, gradients, first, second))
+        self._prepare_lanes(lanes)
 
     def _prepare_lanes(self, lanes: Sequence[Hyperparameters]) -> None:
         """What each step uses of the lanes' hyperparameters."""
         dtype, device = self.data.dtype, self.data.device
-        self._optimizers = Optimizers(lanes, dtype, device)
         self._averages = Averages(self._rows, lanes)
         self._schedules = Schedules(lanes, self.data.steps(self.batch_size)[0], self.epochs, device)
         self._augmentation = Augmentation(lanes, self.data.shape, dtype, device)
