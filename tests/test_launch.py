@@ -16,7 +16,9 @@ from conftest import study_of
 from faults import study_record
 from optuna.trial import TrialState
 from searching import search, submitted
+from typer.testing import CliRunner
 
+from hpo.cli import app
 from hpo.errors import HpoError, UsageError
 from hpo.search.database import Database
 from hpo.search.history import read_trials
@@ -264,3 +266,18 @@ def test_a_worker_process_of_a_launcher_that_was_killed_stops_by_itself(tmp_path
     process.kill()
     process.communicate()
     eventually(lambda: not alive(worker), 10)
+
+
+@pytest.mark.parametrize("launched", [False, True])
+def test_that_a_worker_was_interrupted_while_it_starts_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, launched: bool
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hpo.cli.workers.opened", interrupt)
+    if launched:
+        monkeypatch.setenv(LAUNCHER, str(os.getppid()))
+    ended = CliRunner().invoke(app, ["worker"])
+    assert ended.exit_code == 130
+    assert ("interrupted" in ended.output) == (not launched)

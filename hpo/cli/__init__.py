@@ -17,6 +17,7 @@
 `placing` has where workers run, `arguments` has what several of them take, `output` where they print to.
 """
 
+import os
 import signal
 import sys
 from typing import Any
@@ -39,6 +40,7 @@ from hpo.cli.studies import extend, resume, status, stop
 from hpo.cli.study_files import run, schema, submit
 from hpo.cli.workers import worker
 from hpo.errors import HpoError
+from hpo.search.processes import LAUNCHER
 
 
 class _Group(TyperGroup):
@@ -51,7 +53,10 @@ class _Group(TyperGroup):
             print(f"hpo: {error}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
-            print("hpo: interrupted, nothing is lost; the same command goes on from here", file=sys.stderr)
+            if LAUNCHER not in os.environ:  # which tells the user itself
+                print(
+                    "hpo: interrupted, nothing is lost; the same command goes on from here", file=sys.stderr
+                )
             raise typer.Exit(130) from error
 
 

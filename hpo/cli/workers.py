@@ -100,7 +100,6 @@ def _here(
 ) -> None:
     """Work in this process."""
     from hpo.search.launch import open_studies, serve
-    from hpo.search.processes import LAUNCHER
 
     served = 0
     for record in open_studies(database, name, stop):
@@ -114,8 +113,6 @@ def _here(
             served += 1
     if not served:
         say(make_console(), f"{database}: no study with trials to claim")
-    if stop.is_set() and LAUNCHER in os.environ:  # which tells the user itself
-        raise typer.Exit(130)
     if stop.is_set():
         raise KeyboardInterrupt
 
