@@ -212,10 +212,13 @@ def test_no_checkpoint_leaves_out_a_trial_whose_end_is_not_recorded(
     assert read_trials(database, worker.study.study_id)[0].state == TrialState.PRUNED
 
 
+@pytest.mark.parametrize("read", [False, True])
 def test_an_end_that_was_not_recorded_is_not_that_of_a_later_attempt(
-    database: Database, tmp_path: Path
+    database: Database, tmp_path: Path, read: bool
 ) -> None:
     worker, claim = with_a_pruning_to_record(database, tmp_path)
+    if read:
+        worker.snapshot.refresh([trial.claim.number for trial in worker.running.values()])
     # While this worker is stopped, its trials are taken back, and another dies after an epoch of the first.
     store, leases = Store(database), Leases(database)
     leases.reclaim(leases.running(), retries=9)
@@ -224,7 +227,8 @@ def test_an_end_that_was_not_recorded_is_not_that_of_a_later_attempt(
     leases.reclaim(leases.running(), retries=9)
 
     assert worker._refill()
-    assert worker.running[claim.trial_id].claim.attempt == 3
+    again = worker.running[claim.trial_id]
+    assert (again.claim.attempt, again.decided, again.values.keys()) == (3, 2, {1})
     worker._record()
     first = read_trials(database, worker.study.study_id)[0]
     assert (first.state, list(first.intermediate_values)) == (TrialState.RUNNING, [1, 2])

@@ -4,6 +4,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import optuna
 import pytest
@@ -185,6 +186,32 @@ def test_a_claim_whose_answer_was_lost_is_not_made_twice(database: Database, stu
     assert [claim.number for claim in (*first, *claims)] == [0, 1, 2]
     running = [trial.number for trial in stock(database).get_trials(states=[TrialState.RUNNING])]
     assert running == [0, 1, 2]
+
+
+class SlowlyCommitting(Database):
+    """The first try's connection is lost while it commits: the next one begins before it has."""
+
+    def write(self, work: Callable[[sa.Connection], Any]) -> Any:
+        options: dict[str, Any] = {"hpo_write": True} if self.sqlite else {}
+        first = self.engine.connect().execution_options(**options)
+        transaction = first.begin()
+        work(first)
+
+        def commit() -> None:
+            transaction.commit()
+            first.close()
+
+        threading.Timer(0.5, commit).start()
+        return super().write(work)
+
+
+def test_a_claim_that_is_still_being_committed_is_not_made_twice(
+    database: Database, study: StudyRecord
+) -> None:
+    with SlowlyCommitting(database.url.render_as_string(hide_password=False)) as slow:
+        claims = Store(slow).claim(study.study_id, "w", {}, 2, PLENTY)
+    assert [claim.number for claim in claims] == [0, 1]
+    assert len(stock(database).get_trials(states=[TrialState.RUNNING])) == 2
 
 
 def test_a_released_trial_keeps_its_number_and_its_parameters(database: Database, study: StudyRecord) -> None:

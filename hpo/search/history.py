@@ -42,12 +42,18 @@ class History:
         self.running: dict[int, FrozenTrial] = {}
         """By number."""
         self._settled = 0
-        """All trials with a lower number are known to be finished."""
+        """All trials with a lower number are known to be finished; of some only their worker knows yet."""
 
     @property
     def trials(self) -> list[FrozenTrial]:
         """All of them, by number."""
         return sorted([*self.finished.values(), *self.running.values()], key=attrgetter("number"))
+
+    def forget(self, number: int) -> None:
+        """Know nothing of a trial until it is read again."""
+        self.finished.pop(number, None)
+        self.running.pop(number, None)
+        self._settled = min(self._settled, number)
 
     def refresh(self, own: Collection[int] = ()) -> list[FrozenTrial]:
         """Read what changed.

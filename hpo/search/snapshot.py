@@ -79,9 +79,9 @@ class Snapshot(BaseStorage):
 
     def forget(self, trial_id: int) -> None:
         """Show no longer a trial that this worker has lost or handed back."""
-        for trials in (self.history.running, self.history.finished):
-            for number in [number for number, trial in trials.items() if trial._trial_id == trial_id]:
-                del trials[number]
+        known = (*self.history.running.values(), *self.history.finished.values())
+        for number in [trial.number for trial in known if trial._trial_id == trial_id]:
+            self.history.forget(number)
         self._own.pop(trial_id, None)
         self._finished.clear()
         self._told.clear()

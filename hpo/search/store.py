@@ -220,12 +220,13 @@ class Store:
 
         def work(connection: Connection) -> list[Claim]:
             nonlocal repeated
+            # First of all: an earlier try may be committing still, and only then is seen what it claimed.
+            connection.execute(_ONE_AT_A_TIME, {"study": study_id})
             if repeated:
                 claimed = self._claimed(connection, study_id, worker)
                 if orphans := [claim for claim in claimed if held.get(claim.trial_id) != claim.attempt]:
                     return orphans
             repeated = True
-            connection.execute(_ONE_AT_A_TIME, {"study": study_id})
             free = self._waiting(connection, study_id, count, in_flight, bool(held))
             self._take(connection, worker, free)
             return free

@@ -30,8 +30,8 @@ from hpo.search.training import Epoch, Saves, Trains
 log = structlog.get_logger()
 
 BRIEF = 0.2
-"""Seconds: where epochs are shorter, parameters and prunings are recorded with the next values, which spares
-commits."""
+"""Seconds: where epochs are shorter, parameters, prunings and ends of trials that never trained are recorded
+with the next values, which spares commits."""
 
 FRESH = 0.05
 """Seconds: what others did is read again after an epoch, but not sooner than this."""
@@ -327,7 +327,7 @@ class Worker:
         self.groups.save()
 
     def _record_unless_brief(self) -> None:
-        """Record now what a brief epoch that is to come will not soon record with its values."""
+        """Record what the next epoch's values will not take along soon, if it lasts as long as the last."""
         if self.snapshot.changes and (self._seconds > BRIEF or not self.running):
             self._record()
 

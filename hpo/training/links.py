@@ -39,7 +39,9 @@ class Link(ABC):
 
         gradient: of the loss, with respect to the output; it may be changed.
 
-        Returns: what computes the gradient with respect to x, for nobody needs that of the first layer.
+        Returns: what computes the gradient with respect to x, for nobody needs that of the first layer. It
+        is called once at most, and before the `backward` of the link below, which may overwrite its own
+        output and the gradient that it is given.
         """
 
 
