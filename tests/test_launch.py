@@ -16,9 +16,7 @@ from conftest import study_of
 from faults import study_record
 from optuna.trial import TrialState
 from searching import search, submitted
-from typer.testing import CliRunner
 
-from hpo.cli import app
 from hpo.errors import HpoError, UsageError
 from hpo.search.database import Database
 from hpo.search.history import read_trials
@@ -269,15 +267,15 @@ def test_a_worker_process_of_a_launcher_that_was_killed_stops_by_itself(tmp_path
 
 
 @pytest.mark.parametrize("launched", [False, True])
-def test_that_a_worker_was_interrupted_while_it_starts_is_told_once(
-    monkeypatch: pytest.MonkeyPatch, launched: bool
-) -> None:
-    def interrupt(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("hpo.cli.workers.opened", interrupt)
-    if launched:
-        monkeypatch.setenv(LAUNCHER, str(os.getppid()))
-    ended = CliRunner().invoke(app, ["worker"])
-    assert ended.exit_code == 130
-    assert ("interrupted" in ended.output) == (not launched)
+def test_that_a_worker_was_interrupted_while_it_starts_is_told_once(launched: bool) -> None:
+    script = (
+        "import os, signal, sys; from hpo.cli import main, workers\n"
+        "workers.opened = lambda *_, **__: signal.raise_signal(signal.SIGTERM)\n"
+        "sys.argv = ['hpo', 'worker']; main()"
+    )
+    environment = os.environ | ({LAUNCHER: str(os.getpid())} if launched else {})
+    ended = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 130, ended.stderr
+    assert ("interrupted, nothing is lost" in ended.stderr) == (not launched), ended.stderr
