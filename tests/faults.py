@@ -136,7 +136,7 @@ def work(plan: Plan) -> None:
     store = LoggedStore(database, log, plan.end_at, plan.lease)
     checkpoints = StandInCheckpoints(plan.folder / "checkpoints", store.end)
     worker = Worker(database, study, config_of(study), training, plan.options, stop, checkpoints)
-    worker.store = store
+    worker.held.store = store
     signal.signal(signal.SIGCONT, lambda *_: setattr(training, "stopped", True))
     worker.run()
 
@@ -170,7 +170,7 @@ def train(plan: Plan) -> None:
     checkpoints = Checkpoints(plan.folder / "checkpoints")
     trainer = LoggedTrainer(config, prepare(config))
     worker = Worker(database, study, config, trainer, plan.options, stop, checkpoints)
-    worker.store = LoggedStore(database, log, plan.end_at, plan.lease)
+    worker.held.store = LoggedStore(database, log, plan.end_at, plan.lease)
     worker.run()
 
 

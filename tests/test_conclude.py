@@ -18,7 +18,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from searching import search
 
-from hpo import terminal
+from hpo.cli import winner
 from hpo.errors import HpoError
 from hpo.results import baselines as baselines_module
 from hpo.results import conclude as conclude_module
@@ -123,7 +123,7 @@ def test_a_result_of_an_earlier_version_still_loads(searched: Database, tmp_path
     known = recorded(Studies(searched).study(CONFIG.name))
     assert known is not None and known.result.baselines == ()
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(terminal.winner(known, CONFIG))
+    console.print(winner.shown(known, CONFIG))
     assert "test accuracy" in console.export_text()
 
 

@@ -179,7 +179,7 @@ def stand_in_worker(database: Database, folder: Path, text: str, lanes: int = 3)
 def test_a_worker_may_claim_trials_again_that_it_lost_unnoticed(database: Database, tmp_path: Path) -> None:
     worker = stand_in_worker(database, tmp_path, "trials: 12\ntraining: {epochs: 6}\npruner: asha")
     store = RobbedStore(database, worker.trainer.log, "")
-    worker.store = store
+    worker.held.store = store
     worker.run()
     trials = read_trials(database, worker.study.study_id)
     assert store.robbed
@@ -193,10 +193,10 @@ def with_a_pruning_to_record(database: Database, folder: Path) -> tuple[Worker, 
     worker = stand_in_worker(database, folder, text)
     worker._refill()
     worker._settle(worker._train_epoch())
-    worker._save()
-    trial = min(worker.running.values(), key=lambda trial: trial.claim.number)
+    worker.held.save()
+    trial = min(worker.held.running.values(), key=lambda trial: trial.claim.number)
     worker._seconds = 0.0
-    worker._finish(trial, TrialState.PRUNED, 0.5)
+    worker.held.finish(trial, TrialState.PRUNED, 0.5)
     worker._record_unless_brief()
     assert read_trials(database, worker.study.study_id)[0].state == TrialState.RUNNING
     return worker, trial.claim
@@ -207,7 +207,7 @@ def test_no_checkpoint_leaves_out_a_trial_whose_end_is_not_recorded(
 ) -> None:
     worker, claim = with_a_pruning_to_record(database, tmp_path)
     assert worker.checkpoints and worker.checkpoints.load(claim.number, 6)
-    worker._save()
+    worker.held.save()
     assert not worker.checkpoints.load(claim.number, 6)
     assert read_trials(database, worker.study.study_id)[0].state == TrialState.PRUNED
 
@@ -218,7 +218,7 @@ def test_an_end_that_was_not_recorded_is_not_that_of_a_later_attempt(
 ) -> None:
     worker, claim = with_a_pruning_to_record(database, tmp_path)
     if read:
-        worker.snapshot.refresh([trial.claim.number for trial in worker.running.values()])
+        worker.snapshot.refresh([trial.claim.number for trial in worker.held.running.values()])
     # While this worker is stopped, its trials are taken back, and another dies after an epoch of the first.
     store, leases = Store(database), Leases(database)
     leases.reclaim(leases.running(), retries=9)
@@ -227,9 +227,9 @@ def test_an_end_that_was_not_recorded_is_not_that_of_a_later_attempt(
     leases.reclaim(leases.running(), retries=9)
 
     assert worker._refill()
-    again = worker.running[claim.trial_id]
+    again = worker.held.running[claim.trial_id]
     assert (again.claim.attempt, again.decided, again.values.keys()) == (3, 2, {1})
-    worker._record()
+    worker.held.record()
     first = read_trials(database, worker.study.study_id)[0]
     assert (first.state, list(first.intermediate_values)) == (TrialState.RUNNING, [1, 2])
     assert claim.number in worker.snapshot.history.running
@@ -297,7 +297,7 @@ def test_a_checkpoint_stays_until_the_end_of_its_trial_is_recorded(
             return super().record(worker, held, changes)
 
     worker = stand_in_worker(database, tmp_path, "trials: 1\ntraining: {epochs: 4}")
-    worker.store = EndingStore(database, worker.trainer.log, "")
+    worker.held.store = EndingStore(database, worker.trainer.log, "")
     with pytest.raises(Ends):
         worker.run()
     assert worker.checkpoints.load(0, 3) == (3, 3)
@@ -324,7 +324,7 @@ def test_a_worker_leaves_the_checkpoint_of_a_lost_trial_to_whoever_goes_on_with_
             return lost
 
     worker = stand_in_worker(database, tmp_path, "trials: 9\ntraining: {epochs: 6}", lanes=1)
-    worker.store = RobbingStore(database, worker.trainer.log, "")
+    worker.held.store = RobbingStore(database, worker.trainer.log, "")
     worker.run()
     assert {entry.trial for entry in read_logs(tmp_path) if entry.kind == "finish"} == {1, 2}
     assert worker.checkpoints.load(0, most=3) == (3, 3)

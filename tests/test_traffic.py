@@ -71,7 +71,7 @@ def test_an_epoch_of_a_worker_by_itself_takes_three_statements_and_on_postgres_t
 ) -> None:
     sqlite = ["UPDATE hpo_leases", "INSERT trial_intermediate_values"]
     assert traffic(lambda: worker._settle(worker._train_epoch())) == [
-        sqlite if worker.store.database.sqlite else ["WITH owned"],
+        sqlite if worker.held.store.database.sqlite else ["WITH owned"],
         ["SELECT trials"],
     ]
 
@@ -85,22 +85,22 @@ def test_a_pruning_is_recorded_with_the_next_values_where_these_come_soon(
     worker: Worker, traffic: Traffic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def running() -> int:
-        trials = read_trials(worker.store.database, worker.study.study_id)
+        trials = read_trials(worker.held.store.database, worker.study.study_id)
         return sum(trial.state == TrialState.RUNNING for trial in trials)
 
     monkeypatch.setattr(worker.advice, "prunes", lambda trial: trial.claim.number == min(numbers))
     monkeypatch.setattr("hpo.search.worker.default_in_flight", lambda config: 8)
     worker._read_again = math.inf
-    numbers = {trial.claim.number for trial in worker.running.values()}
+    numbers = {trial.claim.number for trial in worker.held.running.values()}
     assert len(traffic(lambda: worker._settle(worker._train_epoch()))) == 1
-    assert (running(), len(worker.running)) == (8, 7)
+    assert (running(), len(worker.held.running)) == (8, 7)
     # The pruned one leaves room for another, although the database does not know yet.
-    assert worker._refill() and (running(), len(worker.running)) == (9, 8)
+    assert worker._refill() and (running(), len(worker.held.running)) == (9, 8)
     numbers = {-1}
     assert len(traffic(lambda: worker._settle(worker._train_epoch()))) == 1
-    assert (running(), len(worker.running)) == (8, 8)
+    assert (running(), len(worker.held.running)) == (8, 8)
 
-    numbers = {trial.claim.number for trial in worker.running.values()}
+    numbers = {trial.claim.number for trial in worker.held.running.values()}
     epochs = worker._train_epoch()
     worker._seconds = 1.0
     assert len(traffic(lambda: worker._settle(epochs))) == 2
@@ -111,7 +111,7 @@ def test_a_claim_after_one_that_got_nothing_only_looks_until_there_is_something(
     worker: Worker, traffic: Traffic
 ) -> None:
     def claim(in_flight: int) -> int:
-        return len(worker.store.claim(worker.study.study_id, worker.name, worker._held(), 6, in_flight))
+        return len(worker.held.claim(6, in_flight))
 
     assert [claim(8), claim(8)] == [0, 0]
     assert traffic(lambda: claim(8)) == [["SELECT trials"]]
@@ -122,9 +122,9 @@ def test_a_claim_takes_four_statements_however_many_trials_and_on_postgres_three
     worker: Worker, traffic: Traffic
 ) -> None:
     def claim() -> None:
-        assert len(worker.store.claim(worker.study.study_id, worker.name, worker._held(), 6, 100)) == 6
+        assert len(worker.held.claim(6, 100)) == 6
 
-    taking = ["UPDATE trials", "INSERT hpo_leases"] if worker.store.database.sqlite else ["WITH started"]
+    taking = ["UPDATE trials", "INSERT hpo_leases"] if worker.held.store.database.sqlite else ["WITH started"]
     assert traffic(claim) == [["SELECT studies", "SELECT trials", *taking]]
 
 
@@ -139,18 +139,18 @@ def test_the_end_of_all_trials_takes_one_transaction(worker: Worker, traffic: Tr
         "UPDATE trials",
     ]
     assert traffic(lambda: worker._settle(worker._train_epoch())) == [
-        sqlite if worker.store.database.sqlite else ["WITH owned"]
+        sqlite if worker.held.store.database.sqlite else ["WITH owned"]
     ]
-    assert not worker.running
+    assert not worker.held.running
     worker.snapshot.refresh([])
     assert worker.snapshot.history._settled == 8  # trials that no reading looks at again
     assert {
-        len(t.intermediate_values) for t in read_trials(worker.store.database, worker.study.study_id)
+        len(t.intermediate_values) for t in read_trials(worker.held.store.database, worker.study.study_id)
     } == {9}
 
 
 def test_what_others_claim_is_read_with_the_next_epoch(worker: Worker, traffic: Traffic) -> None:
-    worker.store.claim(worker.study.study_id, "another", {}, 2, 100)
+    worker.held.store.claim(worker.study.study_id, "another", {}, 2, 100)
     (look, *reading) = traffic(lambda: worker._settle(worker._train_epoch()))[1:]
     assert look == ["SELECT trials"] and len(reading) == 1
     assert len(worker.snapshot.history.running) == 10

@@ -57,14 +57,15 @@ def show_result(
 ) -> None:
     """The winner and where its results lie; with `as_json` for the program that reads it."""
     from hpo import terminal
+    from hpo.cli import winner
     from hpo.search.status import StatusReader
     from hpo.search.submission import config_of
 
     status = StatusReader(database, study).read()
     config = config_of(study)
     if as_json:
-        print_json(terminal.run_json(status, conclusion, config))
+        print_json(winner.run_json(status, conclusion, config))
         return
     say(console, terminal.status_line(status))
-    console.print(terminal.winner(conclusion, config))
+    console.print(winner.shown(conclusion, config))
     say(console, f"Results and report: {conclusion.out}")

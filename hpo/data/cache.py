@@ -16,19 +16,17 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import pandas as pd
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hpo.data.digests import Digests
+from hpo.data.encoding import decode, encode
 from hpo.data.prepared import Finding, Fold, Normalization, Part, PreparedData
 from hpo.data.table import Rows
 from hpo.errors import DataError
@@ -101,7 +99,7 @@ def load_rows(prepared: PreparedData, name: RowsFile) -> Rows:
     path = _checked(prepared, name)
     with safe_open(path, framework="pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-        return _decode(tensors, json.loads(file.metadata()["columns"]))
+        return decode(tensors, json.loads(file.metadata()["columns"]))
 
 
 def load_digests(prepared: PreparedData) -> Digests:
@@ -211,7 +209,7 @@ def _write(staging: Path, prepared: PreparedData, rows: Rows, test: Rows, digest
     save_file(parts, staging / PARTS)
     save_file(digests.tensors(), staging / DIGESTS)
     for name, content in ((ROWS, rows), ("test.safetensors", test)):
-        tensors, columns = _encode(content)
+        tensors, columns = encode(content)
         save_file(tensors, staging / name, metadata={"columns": json.dumps(columns)})
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
@@ -276,43 +274,3 @@ def _prepared(folder: Path, manifest: dict[str, Any], folds: tuple[Fold, ...]) -
         cache=folder,
         test_counts=tuple(manifest.get("test_counts", ())),
     )
-
-
-def _encode(rows: Rows) -> tuple[dict[str, Tensor], list[Any] | None]:
-    """Tensors, and the columns in their order: (name, categories or None if numeric); None without names.
-
-    numeric: [N, F] float64, nan where missing. codes: [N, C] int64, -1 where missing. array: [N, ...].
-    """
-    targets = torch.from_numpy(rows.targets)
-    if not isinstance(rows.features, pd.DataFrame):
-        return {"array": torch.from_numpy(np.ascontiguousarray(rows.features)), "targets": targets}, None
-    numeric, codes = [], []
-    columns: list[tuple[Hashable, list[str] | None]] = []
-    for name, column in rows.features.items():
-        if pd.api.types.is_numeric_dtype(column):
-            numeric.append(column.to_numpy(np.float64))
-            columns.append((name, None))
-        else:
-            own_codes, categories = pd.factorize(column, sort=True)
-            codes.append(own_codes.astype(np.int64))
-            columns.append((name, list(categories)))
-    tensors = {"targets": targets}
-    for key, arrays in (("numeric", numeric), ("codes", codes)):
-        if arrays:
-            tensors[key] = torch.from_numpy(np.stack(arrays, axis=1))
-    return tensors, columns
-
-
-def _decode(tensors: dict[str, Tensor], columns: list[Any] | None) -> Rows:
-    targets = tensors["targets"].numpy()
-    if columns is None:
-        return Rows(tensors["array"].numpy(), targets)
-    numeric = iter(tensors["numeric"].numpy().T) if "numeric" in tensors else iter(())
-    codes = iter(tensors["codes"].numpy().T) if "codes" in tensors else iter(())
-    features = {
-        name: next(numeric)
-        if categories is None
-        else np.array([*categories, np.nan], dtype=object)[next(codes)]  # -1 is the last
-        for name, categories in columns
-    }
-    return Rows(pd.DataFrame(features), targets)

@@ -4,7 +4,7 @@ import math
 import random
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 
@@ -17,6 +17,7 @@ from hpo.search.advice import Advice
 from hpo.search.database import CONSTRAINTS, Database
 from hpo.search.ending import Ending
 from hpo.search.groups import Groups
+from hpo.search.held import Held
 from hpo.search.history import History
 from hpo.search.leases import Heartbeat, Leases
 from hpo.search.records import Claim, StudyRecord
@@ -60,7 +61,6 @@ class Worker:
         self.stop = stop
         self.checkpoints = checkpoints
         self.name = worker_name()
-        self.store = Store(database, options.lease)
         self.ending = Ending(database, study, config.hours, options.poll)
         self.share = -(-default_in_flight(config) // options.workers)
         """Trials at most that are this worker's part of those in flight."""
@@ -71,20 +71,19 @@ class Worker:
         self.advice = Advice(study, config, self.snapshot)
         self.learns = learns(config)
         self.groups = Groups(trainer, self.name, checkpoints, options.save_every)
-        self.running: dict[int, RunningTrial] = {}
-        """By trial id."""
+        finished = partial(self.ending.studies.finished, study.study_id)
+        store = Store(database, options.lease)
+        self.held = Held(self.name, config, store, self.snapshot, self.groups, checkpoints, finished)
         self._stale = self.learns
         """Whether others may have done something since the snapshot was read that this study looks at."""
         self._read_again = -math.inf
         """When to read it again at the earliest."""
-        self._ended: dict[int, int] = {}
-        """Attempts by trial id: their ends are not recorded yet, so that they still count as held."""
-        self._inherited = False
-        """Whether a trial of an earlier attempt has ended, whose worker may have left a checkpoint."""
         self._seconds = math.inf
         """What the last epoch took."""
         self._again = -math.inf
         """When to ask for trials again, after there was none to claim."""
+        self._finished = 0
+        """How many trials had ended here by then: one more, and there is room for another one in flight."""
         self._told: float | None = None
         """When an epoch was first seen to go on although this worker is to stop."""
 
@@ -98,17 +97,17 @@ class Worker:
             self.capacity = self.capacity or self._measured()  # its thread is there before memory gets scarce
             while not self.stop.is_set():
                 claimed = self._refill()
-                if self.running:
+                if self.held.running:
                     self._settle(self._train_epoch())
                     if self.groups.due():
-                        self._save()
+                        self.held.save()
                 elif self._over():
                     return
                 elif not claimed:
                     self.stop.wait(self.options.poll)
                     self._stale = self.learns
-            self._save()
-            self._give_back(list(self.running.values()))
+            self.held.save()
+            self.held.give_back(list(self.held.running.values()))
 
     def _over(self) -> bool:
         """Whether nothing is left to do, here or with others; once nothing waits, checkpoints go."""
@@ -130,25 +129,26 @@ class Worker:
 
     def _room(self) -> int:
         """How many trials to claim."""
-        alone = any(trial.claim.alone for trial in self.running.values())
-        if alone or time.monotonic() < self._again or self.ending.closed():
+        alone = any(trial.claim.alone for trial in self.held.running.values())
+        if alone or self._in_vain() or self.ending.closed():
             return 0
-        return max(1, min(self.capacity // self.config.folds, self.share)) - len(self.running)
+        return max(1, min(self.capacity // self.config.folds, self.share)) - len(self.held.running)
+
+    def _in_vain(self) -> bool:
+        """Whether there was nothing to claim a moment ago, and nothing has changed."""
+        return self._finished == self.held.finished and time.monotonic() < self._again
 
     def _refill(self) -> bool:
         """Claim trials and begin with them; whether there were any, for all may have ended untrained."""
         room = self._room()
         if room <= 0:
             return False
-        in_flight = default_in_flight(self.config) + len(self._ended)  # which still count as running
-        claims = self.store.claim(self.study.study_id, self.name, self._held(), room, in_flight)
+        claims = self.held.claim(room, default_in_flight(self.config))
         if not claims:
             # With jitter, or workers that start together ask together for ever.
             self._again = time.monotonic() + self.options.poll * random.uniform(0.5, 1.5)
+            self._finished = self.held.finished
             return False
-        held = self._held()
-        if any(claim.trial_id in held for claim in claims):
-            self._record()  # lost while this process was stopped, and its own again: it lets go of them first
         if any(claim.attempt > 1 for claim in claims):
             self._stale, self._read_again = True, -math.inf  # what the attempts before recorded
         self._read()
@@ -159,10 +159,7 @@ class Worker:
 
     def _start(self, claim: Claim) -> None:
         """Sample a trial's parameters and begin to train it."""
-        frozen = self.snapshot.adopt(claim)
-        trial = RunningTrial(claim, frozen, self.config.settings(self.advice.params(claim)))
-        trial.decided = max(frozen.intermediate_values, default=0)
-        self.running[claim.trial_id] = trial
+        trial = self.held.begin(claim, lambda: self.config.settings(self.advice.params(claim)))
         if self.config.constraints is None or self._feasible(trial):
             self._place(trial, self.trainer.shape_key(trial.settings))
 
@@ -171,12 +168,12 @@ class Worker:
         try:
             excess, violation = self.trainer.excess(trial.settings)
         except TrialError as error:
-            self._fail(trial, str(error))
+            self.held.fail(trial, str(error))
             return False
         self.snapshot.set_trial_system_attr(trial.claim.trial_id, CONSTRAINTS, excess)
         if violation:
             self.snapshot.set_trial_user_attr(trial.claim.trial_id, INFEASIBLE, violation)
-            self._finish(trial, TrialState.PRUNED, None)
+            self.held.finish(trial, TrialState.PRUNED, None)
         return not violation
 
     def _place(self, trial: RunningTrial, key: str) -> None:
@@ -184,7 +181,7 @@ class Worker:
         try:
             self.groups.place(trial, key)
         except TrialError as error:
-            self._fail(trial, str(error))
+            self.held.fail(trial, str(error))
         except (RuntimeError, MemoryError) as error:
             if not self.trainer.out_of_memory(error):
                 raise
@@ -192,20 +189,17 @@ class Worker:
 
     def _crowded_out(self, trial: RunningTrial) -> None:
         """Memory ran out for one more trial: it waits again, unless it is alone here."""
-        if len(self.running) == 1:
-            self._fail(trial, "memory ran out for this trial alone")
+        if len(self.held.running) == 1:
+            self.held.fail(trial, "memory ran out for this trial alone")
             return
-        self.capacity = max(1, len(self.running) - 1) * self.config.folds
+        self.capacity = max(1, len(self.held.running) - 1) * self.config.folds
         log.warning("memory ran out; going on with fewer lanes", lanes=self.capacity)
-        self._give_back([trial])
-
-    def _held(self) -> dict[int, int]:
-        return self._ended | {trial_id: trial.claim.attempt for trial_id, trial in self.running.items()}
+        self.held.give_back([trial])
 
     def _read(self) -> None:
         """Read what others did, at most once an epoch."""
         if self._stale and time.monotonic() >= self._read_again:
-            self.snapshot.refresh({trial.claim.number for trial in self.running.values()})
+            self.snapshot.refresh({trial.claim.number for trial in self.held.running.values()})
             self._stale, self._read_again = False, time.monotonic() + FRESH
 
     # --- training
@@ -231,13 +225,13 @@ class Worker:
 
         Random streams are keyed, so that the innocent ones come to the same values again.
         """
-        trials = [trial for trial in trials if self._holds(trial)]
-        if self.trainer.out_of_memory(failure.error) and len(self.running) > 1:
+        trials = [trial for trial in trials if self.held.holds(trial)]
+        if self.trainer.out_of_memory(failure.error) and len(self.held.running) > 1:
             self._halve(trials)
             return
         if len(trials) == 1:
             self.snapshot.set_trial_user_attr(trials[0].claim.trial_id, "traceback", failure.traceback)
-            self._fail(trials[0], failure.reason)
+            self.held.fail(trials[0], failure.reason)
             return
         log.warning(
             "a fused epoch raised; its trials go on one by one", trials=len(trials), reason=failure.reason
@@ -246,7 +240,7 @@ class Worker:
             self._place_again(trial, f"trial {trial.claim.number}")
 
     def _place_again(self, trial: RunningTrial, key: str) -> None:
-        if self._holds(trial):
+        if self.held.holds(trial):
             trial.decided = max(trial.decided, *trial.values, 0)
             self._place(trial, key)
 
@@ -257,106 +251,31 @@ class Worker:
         self.capacity = max(self.config.folds, self.capacity // 2)
         log.warning("memory ran out; going on with half the lanes", lanes=self.capacity)
         key, half = trials[0].group, len(trials) // 2
-        self._give_back(trials[half:])
+        self.held.give_back(trials[half:])
         for trial in trials[:half]:
             self._place_again(trial, key)
-
-    def _holds(self, trial: RunningTrial) -> bool:
-        """Whether a trial is still this worker's: its lease may be lost while others are given back."""
-        return self.running.get(trial.claim.trial_id) is trial
 
     # --- reporting and ending
 
     def _settle(self, epochs: Mapping[int, Epoch]) -> None:
         """Record all epochs in one transaction; only then decide what to prune."""
+        running = self.held.running
         for trial_id, epoch in epochs.items():
-            if trial_id in self.running:  # it may have been lost while another group's trials were given back
-                self._note(self.running[trial_id], epoch)
-        self._record()
+            if trial_id in running:  # it may have been lost while another group's trials were given back
+                self.held.note(running[trial_id], epoch)
+        self.held.record()
         self._stale = self.learns
-        if self.learns and self.running:
+        if self.learns and running:
             self._read()
-            for trial_id in [trial_id for trial_id in epochs if trial_id in self.running]:
-                self._prune(self.running[trial_id])
+            for trial in [running[trial_id] for trial_id in epochs if trial_id in running]:
+                self._prune(trial)
             self._record_unless_brief()
-
-    def _note(self, trial: RunningTrial, epoch: Epoch) -> None:
-        if epoch.failure:
-            self._fail(trial, epoch.failure)
-            return
-        trial.values[epoch.number] = epoch.value
-        self.snapshot.set_trial_intermediate_value(trial.claim.trial_id, epoch.number, epoch.value)
-        trial.last = epoch
-        if epoch.number >= self.config.training.epochs:
-            self._finish(trial, TrialState.COMPLETE, self.config.chosen(trial.values))
 
     def _prune(self, trial: RunningTrial) -> None:
         if self.advice.prunes(trial):
-            self._finish(trial, TrialState.PRUNED, trial.values[max(trial.values)])
-
-    def _fail(self, trial: RunningTrial, reason: str) -> None:
-        self.snapshot.set_trial_user_attr(trial.claim.trial_id, "failure", reason)
-        log.warning("a trial failed", trial=trial.claim.number, reason=reason)
-        self._finish(trial, TrialState.FAIL, None)
-
-    def _finish(self, trial: RunningTrial, state: TrialState, value: float | None) -> None:
-        for key, attr in trial.summary(self.name, self.config.folds).items():
-            self.snapshot.set_trial_user_attr(trial.claim.trial_id, key, attr)
-        self.snapshot.finish(trial.claim.trial_id, state, value)
-        self._ended[trial.claim.trial_id] = trial.claim.attempt
-        self._inherited = self._inherited or trial.claim.attempt > 1
-        self._again = -math.inf  # there is room for another one in flight
-        self._leave(trial)
-
-    def _leave(self, trial: RunningTrial) -> None:
-        """Train a trial no longer."""
-        del self.running[trial.claim.trial_id]
-        self.groups.leave(trial)
-
-    def _lose(self, trial_id: int) -> None:
-        """Let go of a trial that is no longer this worker's; its checkpoint is for whoever has it now."""
-        log.warning("a trial's lease was lost; another worker has it", trial_id=trial_id)
-        self.snapshot.forget(trial_id)
-        if trial_id in self.running:
-            self._leave(self.running[trial_id])
-
-    def _save(self) -> None:
-        """Checkpoint; a trial that has ended is no longer in it, so that its end is recorded first."""
-        if self._ended:
-            self._record()
-        self.groups.save()
+            self.held.finish(trial, TrialState.PRUNED, trial.values[max(trial.values)])
 
     def _record_unless_brief(self) -> None:
         """Record what the next epoch's values will not take along soon, if it lasts as long as the last."""
-        if self.snapshot.changes and (self._seconds > BRIEF or not self.running):
-            self._record()
-
-    def _record(self) -> None:
-        """Record what was written to the snapshot, and let go of trials whose lease was lost."""
-        lost = self.store.record(self.name, self._held(), self.snapshot.take_changes())
-        for trial_id in lost:
-            self._lose(trial_id)
-        self._ended.clear()
-        if lost:
-            self.groups.leave_checkpoints()
-        else:
-            self.groups.discard()  # not before it is recorded: until then another worker may need them
-            self._sweep()
-
-    def _sweep(self) -> None:
-        if self._inherited and self.checkpoints:
-            self.checkpoints.sweep(partial(self.ending.studies.finished, self.study.study_id))
-        self._inherited = False
-
-    def _give_back(self, trials: Sequence[RunningTrial]) -> None:
-        """Let trials wait again, for any worker."""
-        if not trials:
-            return
-        self.snapshot.changes.releases += [trial.claim.trial_id for trial in trials]
-        self._record()
-        for trial in trials:
-            self.snapshot.forget(trial.claim.trial_id)
-            if trial.claim.trial_id in self.running:
-                self._leave(trial)
-        self.groups.leave_checkpoints()
-        log.info("handed trials back", trials=len(trials))
+        if self.snapshot.changes and (self._seconds > BRIEF or not self.held.running):
+            self.held.record()
