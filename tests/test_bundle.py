@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +281,20 @@ def test_onnx_agrees_with_the_bundle(kind: str, request: pytest.FixtureRequest, 
     assert "takes" in session.get_modelmeta().custom_metadata_map
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["cnn", "vgg13", "resnet"])
+def test_networks_for_images_become_onnx(architecture: str, images: Made, tmp_path: Path) -> None:
+    """`write_onnx` itself refuses a model that does not come to the network's outputs."""
+    bundle = hpo.load_bundle(images.out)
+    network = models.builder(architecture)(bundle.input_shape, len(bundle.classes), width=4)
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(layer.running_mean)
+            torch.nn.init.uniform_(layer.weight)
+    write_onnx(replace(bundle, module=network.eval()), tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx").stat().st_size > 0
+
+
 class Fickle(torch.nn.Linear):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         return super().forward(inputs) if inputs.sum() > 0 else -super().forward(inputs)
@@ -287,8 +302,6 @@ class Fickle(torch.nn.Linear):
 
 @pytest.mark.slow
 def test_a_network_that_cannot_be_exported_says_so_in_one_line(made: Made, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     bundle = hpo.load_bundle(made.out)
     fickle = replace(bundle, module=Fickle(bundle.input_shape[0], 2))
     with pytest.raises(

@@ -146,6 +146,26 @@ def test_images_as_arrays_must_fit(coloured: Bundle) -> None:
         coloured.predict(pixels.astype(float))
 
 
+def test_arrays_are_predicted_from_their_files(coloured: Bundle, table: Bundle, tmp_path: Path) -> None:
+    pixels = np.zeros((3, 3, 6, 5), np.uint8)
+    pixels[:2, 0], pixels[2, 2] = 205, 205
+    np.save(tmp_path / "some.npy", pixels)
+    np.save(tmp_path / "one.npy", pixels[2:])
+    said = coloured.predict([tmp_path / "some.npy", tmp_path / "one.npy"])
+    assert [Path(name).name for name in said["file"]] == ["some.npy"] * 3 + ["one.npy"]
+    assert said["line"].tolist() == [1, 2, 3, 1]
+    assert said["predicted"].tolist() == ["red", "red", "blue", "blue"]
+    (tmp_path / "text.npy").write_text("no array")
+    np.save(tmp_path / "pickled.npy", np.array([{}, None], dtype=object), allow_pickle=True)
+    for name in ("text", "pickled"):
+        with pytest.raises(DataError, match=rf"{name}\.npy: cannot be read as an array"):
+            coloured.predict(tmp_path / f"{name}.npy")
+    with pytest.raises(DataError, match=r"absent\.npy: there is no such file"):
+        coloured.predict(tmp_path / "absent.npy")
+    with pytest.raises(DataError, match=r"some\.npy: an array has no column names; the model takes"):
+        table.predict(tmp_path / "some.npy")
+
+
 @pytest.mark.slow
 def test_the_command_writes_csv_or_json_and_refuses_by_name(
     table: Bundle, dropping: Bundle, tmp_path: Path

@@ -71,6 +71,7 @@ def unbeaten(config: StudyConfig, result: FinalResult) -> list[str]:
 def _unbeaten(config: StudyConfig, result: FinalResult, baseline: Baseline) -> str:
     metric, lead, rows = config.metric, baseline.lead or 0.0, result.test.scalars()
     interval = baseline.lead_interval
+    splits = f"{result.winner.n} splits" if result.winner.n > 1 else "split"
     within = f" (95 % interval of the lead {interval_text(metric, interval)})" if interval else ""
     by = f"{'better' if lead > 0 else 'worse'} by {number(metric, abs(lead))}" if lead else "the same"
     if lead <= 0:
@@ -80,8 +81,7 @@ def _unbeaten(config: StudyConfig, result: FinalResult, baseline: Baseline) -> s
     else:
         verdict = f"One split does not tell whether the tuned network beats {baseline.name} by more than luck"
     return (
-        f"{verdict}: on the same "
-        f"{_count(result.winner.n, 'split')} its {LABELS[metric]} is {by}{within}; on the test rows it has "
+        f"{verdict}: on the same {splits} its {LABELS[metric]} is {by}{within}; on the test rows it has "
         f"{number(metric, rows[metric])}, {baseline.name} {number(metric, baseline.test[metric])}."
     )
 
