@@ -22,7 +22,7 @@ from hpo import methods
 from hpo.config import StudyConfig
 from hpo.search.spaces import KnownSpace
 from hpo.search.tpe import Known, Tpe
-from hpo.space import Space, Value, distributions, grid, suggest
+from hpo.space import Range, Space, Value, distributions, grid, suggest
 
 
 def make_sampler(
@@ -181,3 +181,13 @@ class _Middle:
 def middle(space: Space) -> dict[str, Value]:
     """A trial in the middle of the space, to measure what trials cost."""
     return suggest(_Middle(), space)
+
+
+def with_each_end(space: Space, name: str) -> list[dict[str, Value]]:
+    """Twice the middle of the space, with the smallest and with the largest value of the parameter `name`."""
+    point, parameter = middle(space), space.get(name)
+    if parameter is None or name not in point:
+        return [point, point]
+    if isinstance(parameter, Range):
+        return [point | {name: parameter.low}, point | {name: parameter.high}]
+    return [point | {name: end(parameter.choices)} for end in (min, max)]

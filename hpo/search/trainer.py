@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from hpo.config import StudyConfig, TrialSettings
 from hpo.data.prepared import PreparedData
-from hpo.search.samplers import middle
+from hpo.search.samplers import with_each_end
 from hpo.search.training import Epoch, Measured
 from hpo.training.architecture import Architecture
 from hpo.training.capacity import best_lanes
@@ -16,6 +16,8 @@ from hpo.training.device_data import DeviceData
 from hpo.training.lane import EpochResult, Lane, LaneKey, LaneState
 from hpo.training.memory import out_of_memory
 from hpo.training.shapes import number_of_shapes, shape_key
+
+MORE = 1.3
 
 
 class Trainer:
@@ -54,19 +56,33 @@ class Trainer:
     def best_lanes(self, most: int) -> Measured:
         """How many lanes to train side by side, at most so many: measured on the middle of the space.
 
+        At the smallest batch: lanes gain most there, and an epoch has most steps. The largest one must fit.
+
         Raises:
             TrialError: a network of the middle of the space cannot be trained.
         """
-        settings = self.config.settings(middle(self.config.search))
-        one_shape = best_lanes(lambda: self.group(settings).cohort, settings, most)
+        small, large = map(self.config.settings, with_each_end(self.config.search, "batch_size"))
+        largest = None if small == large else large
+        one_shape = best_lanes(lambda settings: self.group(settings).cohort, small, most, largest)
         # More shapes than 4 would only wait for each other; and so do all where lanes gain nothing.
         shapes = int(min(4, number_of_shapes(self.config))) if one_shape.lanes > 1 else 1
-        lanes = min(most, one_shape.lanes * shapes)
-        return Measured(max(self.config.folds, lanes), one_shape.lanes, round(one_shape.speed_up, 2))
+        folds = self.config.folds
+        at_once = max(1, min(most, one_shape.lanes * shapes) // folds)
+        lanes = folds * in_even_rounds(max(1, most // folds), at_once)
+        return Measured(lanes, one_shape.lanes, round(one_shape.speed_up, 2))
 
     def out_of_memory(self, error: Exception) -> bool:
         """Whether an error of a group says that its trials do not fit into memory together."""
         return out_of_memory(error)
+
+
+def in_even_rounds(trials: int, at_once: int) -> int:
+    """How many trials to train at once, `at_once` or up to `MORE` times as many, so that none are left over.
+
+    A step of a few lanes takes nearly as long as one of many. 128 trials, 51 at once, are two rounds of 64.
+    """
+    rounds = math.ceil(trials / int(MORE * at_once))
+    return math.ceil(trials / rounds)
 
 
 class TrialCohort:

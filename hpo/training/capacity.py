@@ -20,7 +20,7 @@ log = structlog.get_logger()
 MOST = 256
 STEPS, SECONDS = 6, 0.03
 """At least so many steps, of which the first warms up, and seconds for each count: short steps are noisy."""
-GAIN = 1.08
+GAIN = 1.05
 """Twice the lanes must train at least so many times as many lane steps a second."""
 BUDGET = 5.0
 """Seconds for the whole measurement, without the choice of the program, but for the last count."""
@@ -42,13 +42,19 @@ class Capacity:
 ONE_LANE = Capacity(1, 1.0)
 
 
-def best_lanes(make: Callable[[], Cohort], settings: TrialSettings, most: int = MOST) -> Capacity:
+Make = Callable[[TrialSettings], Cohort]
+"""An empty cohort for lanes of the shape key of some settings."""
+
+
+def best_lanes(
+    make: Make, settings: TrialSettings, most: int = MOST, largest: TrialSettings | None = None
+) -> Capacity:
     """The number of lanes of `settings` at which one program does most.
 
     Doubles the lanes, until there are `most`, as long as that trains notably more of them a second. Stops
     before they would need more than half of the free memory, or at once when memory runs out.
 
-    make: an empty cohort for lanes of the shape key of `settings`.
+    largest: lanes that take more memory; so many of them fit as well.
 
     Raises:
         TrialError: a network of these settings cannot be trained.
@@ -56,26 +62,37 @@ def best_lanes(make: Callable[[], Cohort], settings: TrialSettings, most: int = 
     # First of all, since it chooses the program, which may take longer than all that is measured here.
     if most == 1 or not _or_0(lambda: _cohort(make, settings, 1).fuses):
         return ONE_LANE
-    device = make().data.device
+    device = make(settings).data.device
     began, best, lanes = time.monotonic(), 1, 1
     speeds: dict[int, float] = {}
     """Lane steps a second, by lanes."""
-    free, before = free_memory(device), used_memory(device)
+    room, before = SHARE * free_memory(device), used_memory(device)
     while lanes < 2 * min(most, MOST) and time.monotonic() - began < BUDGET:
         speeds[lanes] = _or_0(lambda: _speed(make, settings, lanes))  # noqa: B023  (called at once)
         if speeds[lanes] > speeds[best] * GAIN:
             best = lanes
         elif lanes >= 4 * best:
             break
-        if not speeds[lanes] or 2 * (used_memory(device) - before) > SHARE * free:
+        if not speeds[lanes] or 2 * (used_memory(device) - before) > room:
             log.info("memory limits the lanes", lanes=best)
             break
         lanes *= 2
     if best == 1:
         return ONE_LANE
     # Once more, since the first time warms up the process too: 4 lanes seemed 6.5 times as fast as one.
-    alone = max(speeds[1], _or_0(lambda: _speed(make, settings, 1)))
-    return Capacity(best, speeds[best] / alone)
+    gain = speeds[best] / max(speeds[1], _or_0(lambda: _speed(make, settings, 1)))
+    if largest is None:
+        return Capacity(best, gain)
+    best = _fitting(make, largest, best)
+    taken = used_memory(device) - before
+    return Capacity(best if taken <= room else max(1, int(best * room / taken)), gain)
+
+
+def _fitting(make: Make, settings: TrialSettings, lanes: int) -> int:
+    """So many lanes of `settings`, or half as many, and so on: memory does not run out."""
+    if lanes == 1 or _or_0(lambda: _speed(make, settings, lanes)):
+        return lanes
+    return _fitting(make, settings, lanes // 2)
 
 
 def _or_0(measure: Callable[[], float]) -> float:
@@ -90,13 +107,13 @@ def _or_0(measure: Callable[[], float]) -> float:
         return 0.0
 
 
-def _cohort(make: Callable[[], Cohort], settings: TrialSettings, lanes: int) -> Cohort:
-    cohort = make()
+def _cohort(make: Make, settings: TrialSettings, lanes: int) -> Cohort:
+    cohort = make(settings)
     cohort.add([Lane(LaneKey(_PROBE + index), settings) for index in range(lanes)])
     return cohort
 
 
-def _speed(make: Callable[[], Cohort], settings: TrialSettings, lanes: int) -> float:
+def _speed(make: Make, settings: TrialSettings, lanes: int) -> float:
     """Lane steps a second, by the shortest step of a few, as other processes only add to it."""
     cohort = _cohort(make, settings, lanes)
     moments: list[float] = []

@@ -37,11 +37,12 @@ def losses_and_gradients(
     if task == "regression":
         differences = outputs - targets.unsqueeze(2)
         return differences.square().mean((1, 2)), differences * (2 / rows)
-    logarithms, label = outputs.log_softmax(2), targets.unsqueeze(2)
-    loss, gradient = -logarithms.gather(2, label).mean((1, 2)), logarithms.exp()
+    # Over the classes as rows: over two that lie side by side, a softmax takes six to twelve times as long.
+    logarithms, label = outputs.transpose(1, 2).log_softmax(1), targets.unsqueeze(1)
+    loss, gradient = -logarithms.gather(1, label).mean((1, 2)), logarithms.exp()
     of_label = gradient.new_full(label.shape, -1.0)
     if smoothing is not None:
         loss = torch.lerp(loss, -logarithms.mean((1, 2)), smoothing)
         of_label += smoothing[:, None, None]
         gradient -= smoothing[:, None, None] / outputs.shape[2]
-    return loss, gradient.scatter_add_(2, label, of_label).div_(rows)
+    return loss, gradient.scatter_add_(1, label, of_label).div_(rows).transpose(1, 2)
