@@ -143,7 +143,7 @@ def work(options, url, count, barrier, answers):
                 study = Studies(database).study(config.name)
                 settings = WorkerOptions(lanes=options.lanes, workers=options.workers)
                 worker = Worker(database, study, config, Trainer(options.epoch), settings, threading.Event())
-                worker.store = TimedStore(database, notes)
+                worker.held.store = TimedStore(database, notes)
                 barrier.wait(300)
                 began.append(time.process_time())
                 worker.run()

@@ -25,6 +25,6 @@ if __name__ == "__main__":
         checkpoints = StandInCheckpoints(plan.folder / "checkpoints", store.end)
         training = StandIn(plan, log)
         worker = Worker(database, study, config_of(study), training, plan.options, stop, checkpoints)
-        worker.store = store
+        worker.held.store = store
         print("at work", flush=True)
         worker.run()

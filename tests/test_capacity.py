@@ -15,10 +15,10 @@ from test_cohort import Bench, lane
 
 from hpo.config import TrialSettings
 from hpo.data.prepare import prepare
-from hpo.search.samplers import middle, with_each_end
+from hpo.search.samplers import middle
 from hpo.search.trainer import MORE, Trainer, in_even_rounds
 from hpo.training import capacity, choice, cohort
-from hpo.training.capacity import Capacity, best_lanes
+from hpo.training.capacity import ONE_LANE, Capacity, best_lanes
 from hpo.training.cohort import Cohort
 from hpo.training.memory import free_memory, out_of_memory, used_memory
 from hpo.training.program import Program
@@ -43,7 +43,7 @@ def test_no_more_lanes_are_measured_than_there_can_be() -> None:
     config = study_of(SEARCH)
     trainer = Trainer(config, prepare(config))
     settings = config.settings(middle(config.search))
-    assert best_lanes(lambda settings: trainer.group(settings).cohort, settings, most=1) == Capacity(1, 1.0)
+    assert best_lanes(lambda settings: trainer.group(settings).cohort, settings, most=1) == ONE_LANE
     found = trainer.best_lanes(3)
     assert found.lanes <= 3 and found.fused <= 4
 
@@ -54,7 +54,7 @@ def test_a_trial_has_as_many_lanes_as_it_has_folds() -> None:
 
 
 def test_where_lanes_gain_nothing_one_trial_trains_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpo.search.trainer.best_lanes", lambda *_: Capacity(1, 1.0))
+    monkeypatch.setattr("hpo.search.trainer.best_lanes", lambda *_: ONE_LANE)
     config = study_of(SEARCH)
     assert Trainer(config, prepare(config)).best_lanes(64).lanes == 1
     config = study_of(f"{SEARCH}\nvalidation: {{folds: 3}}")
@@ -67,7 +67,7 @@ def test_where_memory_runs_out_at_once_nothing_is_gained() -> None:
     def no_memory(_: TrialSettings) -> Cohort:
         raise MemoryError
 
-    assert best_lanes(no_memory, config.settings(middle(config.search))) == Capacity(1, 1.0)
+    assert best_lanes(no_memory, config.settings(middle(config.search))) == ONE_LANE
 
 
 @pytest.mark.slow
@@ -89,7 +89,7 @@ def test_lanes_that_run_one_by_one_are_not_measured(monkeypatch: pytest.MonkeyPa
     found = best_lanes(
         lambda settings: Cohort(bench.architecture, bench.data, "loss", settings, 1), one.settings
     )
-    assert found == Capacity(1, 1.0)
+    assert found == ONE_LANE
 
 
 def test_memory_that_runs_out_at_the_end_leaves_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,31 +106,41 @@ def test_memory_that_runs_out_at_the_end_leaves_what_was_found(monkeypatch: pyte
     found = best_lanes(
         lambda settings: Cohort(bench.architecture, bench.data, "loss", settings, 1), one.settings
     )
-    assert found == Capacity(8, 8.0)
+    assert found == Capacity(8, 8.0, 8)
 
 
-def test_as_many_lanes_fit_of_the_largest_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("memory", "last", "expected"),
+    [
+        (10**6, 99, Capacity(32, 32.0, 7812)),
+        (10**6, 16, Capacity(16, 16.0, 16)),
+        (2 * 64 * 24, 99, Capacity(16, 16.0, 24)),
+        (2 * 64 * 15, 99, Capacity(8, 8.0, 15)),
+    ],
+)
+def test_half_of_the_memory_suffices_for_the_largest_batch(
+    monkeypatch: pytest.MonkeyPatch, memory: int, last: int, expected: Capacity
+) -> None:
+    """A lane takes its batch's size, a step of any number of lanes as long; more than `last` never fit."""
     bench, small = Bench(), lane(0).settings
     large = replace(small, hyperparameters=small.hyperparameters.model_copy(update={"batch_size": 64}))
-    taken = [0]
+    taken = 0
 
-    def speed(make: object, settings: TrialSettings, lanes: int) -> float:
-        if settings is large and lanes > 16:
+    def speed(make: object, settings: TrialSettings, lanes: int, **_: float) -> float:
+        nonlocal taken
+        if settings is large and lanes > last:
             raise torch.OutOfMemoryError("of this test")
-        taken[0] = max(taken[0], lanes * settings.hyperparameters.batch_size)
+        taken = max(taken, lanes * settings.hyperparameters.batch_size)
         return lanes
+
+    monkeypatch.setattr(capacity, "_speed", speed)
+    monkeypatch.setattr(capacity, "used_memory", lambda _: taken)
+    monkeypatch.setattr(capacity, "free_memory", lambda _: memory)
 
     def make(settings: TrialSettings) -> Cohort:
         return Cohort(bench.architecture, bench.data, "loss", settings, 1)
 
-    monkeypatch.setattr(capacity, "_speed", speed)
-    monkeypatch.setattr(capacity, "used_memory", lambda _: taken[0])
-    monkeypatch.setattr(capacity, "free_memory", lambda _: 10**9)
-    assert best_lanes(make, small, 32).lanes == 32
-    assert best_lanes(make, small, 32, large).lanes == 16, "memory ran out"
-    monkeypatch.setattr(capacity, "free_memory", lambda _: 2 * 640)
-    taken[0] = 0
-    assert best_lanes(make, small, 16, large).lanes == 10, "half of the memory"
+    assert best_lanes(make, small, 32, large) == expected
 
 
 @pytest.mark.parametrize(
@@ -141,14 +151,38 @@ def test_no_few_trials_are_left_to_train_by_themselves(trials: int, at_once: int
     assert in_even_rounds(trials, at_once) == expected
 
 
-def test_a_space_has_trials_of_the_smallest_and_the_largest_batch() -> None:
-    def ends(text: str) -> list[Any]:
-        return [point.get("batch_size") for point in with_each_end(study_of(text).search, "batch_size")]
+@pytest.mark.parametrize(
+    ("found", "more", "lanes"),
+    [
+        (Capacity(64, 9.0, 9000), "sampler: random", 4 * 64 * 5 // 4),
+        (Capacity(64, 9.0, 9000), "sampler: random\npruner: asha", 4 * 64 // 5 * 5),
+        (Capacity(64, 9.0, 9000), "sampler: tpe", 4 * 64 // 5 * 5),
+        (Capacity(64, 9.0, 103), "sampler: random", 100),
+        (Capacity(64, 9.0, 3), "sampler: random", 5),
+        (Capacity(256, 9.0, 9000), "sampler: random", 640),
+        (ONE_LANE, "sampler: random", 5),
+    ],
+)
+def test_lanes_of_all_shapes_are_whole_trials_that_fit(
+    monkeypatch: pytest.MonkeyPatch, found: Capacity, more: str, lanes: int
+) -> None:
+    asked = []
 
-    assert ends(SEARCH) == [32, 64]
-    assert ends("search: {batch_size: {choices: [64, 16, 32]}}") == [16, 64]
-    assert ends("search: {batch_size: {low: 8, high: 100}}") == [8, 100]
-    assert ends("search: {dropout: {low: 0.0, high: 0.5}}") == [None, None]
+    def best(make: object, small: TrialSettings, most: int, largest: TrialSettings) -> Capacity:
+        asked.append((small.hyperparameters.batch_size, most, largest.hyperparameters.batch_size))
+        return found
+
+    monkeypatch.setattr("hpo.search.trainer.best_lanes", best)
+    config = study_of(
+        f"search: {{batch_size: {{choices: [64, 16, 32, 128]}}}}\nvalidation: {{folds: 5}}\n{more}"
+    )
+    assert Trainer(config, prepare(config)).best_lanes(640).lanes == lanes
+    assert asked == [(16, 640, 128)]
+
+
+def test_where_the_smallest_batch_cannot_train_the_middle_is_measured() -> None:
+    config = study_of("search: {batch_size: {low: 1, high: 127}}")
+    assert Trainer(config, prepare(config)).best_lanes(8).lanes == 8
 
 
 def test_the_middle_of_a_space_is_a_valid_trial() -> None:
@@ -163,6 +197,11 @@ def test_the_middle_of_a_space_is_a_valid_trial() -> None:
     )
     point = middle(config.search)
     assert point["learning_rate"] == pytest.approx(1e-3)
+    assert middle(config.search, {"optimizer": "adam"}) == {
+        "learning_rate": point["learning_rate"],
+        "width": 48,
+        "optimizer": "adam",
+    }
     assert point == {
         "learning_rate": point["learning_rate"],
         "width": 48,

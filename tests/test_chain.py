@@ -127,6 +127,15 @@ def test_a_chain_may_begin_with_any_layer(first: Callable[[], nn.Module]) -> Non
     assert_gradients_are_autograds(sequence(first(), nn.Linear(5, 3)))
 
 
+@pytest.mark.parametrize(
+    "last", [lambda: nn.Linear(5, 3, bias=False), lambda: norm(5), nn.Tanh, lambda: nn.Dropout(0.3)]
+)
+def test_a_chain_may_end_with_any_layer(last: Callable[[], nn.Module]) -> None:
+    layer = last()
+    outputs = 3 if isinstance(layer, nn.Linear) else 5
+    assert_gradients_are_autograds(sequence(nn.Linear(5, 5), layer), outputs=outputs)
+
+
 def test_a_regressions_gradient_is_autograds() -> None:
     assert_gradients_are_autograds(network(norm(), nn.ReLU(), outputs=1), "regression", 1)
 

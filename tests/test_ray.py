@@ -185,6 +185,7 @@ def test_a_hundred_trials_on_three_nodes_of_which_one_is_lost_are_exactly_a_hund
         stored = optuna.load_study(study_name=study.name, storage=stock_storage(url)).trials
     entries = read_logs(tmp_path)
     assert check(entries, stored, 100, 0.1, value) == []
+    assert {"claim", "report", "finish"} <= {entry.kind for entry in entries}
     assert len({entry.worker for entry in entries}) >= 3
     assert any(trial.user_attrs["attempt"] > 1 for trial in stored)
     assert sum(line.endswith(": at work") for line in shown) >= 3, shown

@@ -23,10 +23,10 @@ def shown(conclusion: "Conclusion", config: StudyConfig) -> RenderableType:
 
     result = conclusion.result
     told = [*found_nothing(config, result), *unbeaten(config, result)]
-    return Group(_winner_table(conclusion, config), *map(Text, told))
+    return Group(_table(conclusion, config), *map(Text, told))
 
 
-def _winner_table(conclusion: "Conclusion", config: StudyConfig) -> Table:
+def _table(conclusion: "Conclusion", config: StudyConfig) -> Table:
     result, best = conclusion.result, conclusion.result.winner
     title = f"{config.name}: the winner is {best.name}"
     table = Table(title=title, title_justify="left", min_width=60, show_header=False)
@@ -67,7 +67,7 @@ def _validated(result: "FinalResult", config: StudyConfig) -> Iterator[tuple[str
 
 def _tested(result: "FinalResult", config: StudyConfig) -> Iterator[tuple[str, str, str]]:
     test = result.test
-    for name in test_metrics(test):
+    for name in _metrics(test):
         value = test.scalars()[name]
         yield f"test {name}", "undefined" if value is None else number(value), _interval(test.interval(name))
     if test.task == "classification" and test.calibration is not None:
@@ -89,7 +89,7 @@ def _interval(interval: tuple[float, float] | None) -> str:
     return "" if interval is None else f"95 %: {number(interval[0])} to {number(interval[1])}"
 
 
-def test_metrics(test: "TestMetrics") -> list[str]:
+def _metrics(test: "TestMetrics") -> list[str]:
     """Names of the scalar metrics that a study of this kind is judged by."""
     if test.task == "classification":
         return ["accuracy", "precision", "recall", "f1", "roc_auc"]
@@ -118,8 +118,8 @@ def run_json(status: Status, conclusion: "Conclusion", config: StudyConfig) -> d
         "winner": {key: getattr(chosen, key) for key in _OF_CANDIDATES}
         | {"lost_to_selection": selection_cost(config, chosen)},
         "defaults": _defaults_json(result),
-        "test": {name: getattr(test, name) for name in test_metrics(test)},
-        "intervals": {name: test.interval(name) for name in test_metrics(test)},
+        "test": {name: getattr(test, name) for name in _metrics(test)},
+        "intervals": {name: test.interval(name) for name in _metrics(test)},
         "ece": test.calibration.ece if test.task == "classification" and test.calibration else None,
         "seeds": {name: spread.model_dump(mode="json") for name, spread in result.seeds.items()},
         "baselines": [baseline.model_dump(mode="json") for baseline in result.baselines],

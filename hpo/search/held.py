@@ -31,19 +31,19 @@ class Held:
         snapshot: Snapshot,
         groups: Groups,
         checkpoints: Saves | None,
-        finished: Callable[[Collection[int]], Collection[int]],
+        which_finished: Callable[[Collection[int]], Collection[int]],
     ) -> None:
-        """worker: its name. finished: answers which of some trials' numbers have finished."""
+        """worker: its name. which_finished: answers which of some trials' numbers have finished."""
         self.worker = worker
         self.config = config
         self.store = store
         self.snapshot = snapshot
         self.groups = groups
         self.checkpoints = checkpoints
-        self._which_finished = finished
+        self._which_finished = which_finished
         self.running: dict[int, RunningTrial] = {}
         """By trial id."""
-        self.finished = 0
+        self.ends = 0
         """How many trials have ended here so far."""
         self._ended: dict[int, int] = {}
         """Attempts by trial id: their ends are not recorded yet."""
@@ -100,7 +100,7 @@ class Held:
         self.snapshot.finish(trial.claim.trial_id, state, value)
         self._ended[trial.claim.trial_id] = trial.claim.attempt
         self._inherited = self._inherited or trial.claim.attempt > 1
-        self.finished += 1
+        self.ends += 1
         self._leave(trial)
 
     def give_back(self, trials: Sequence[RunningTrial]) -> None:

@@ -6,7 +6,7 @@ worker draws it or on what it drew before. Random, QMC and grid points depend on
 
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -22,7 +22,7 @@ from hpo import methods
 from hpo.config import StudyConfig
 from hpo.search.spaces import KnownSpace
 from hpo.search.tpe import Known, Tpe
-from hpo.space import Range, Space, Value, distributions, grid, suggest
+from hpo.space import Space, Value, distributions, grid, suggest
 
 
 def make_sampler(
@@ -166,28 +166,24 @@ def _value(distribution: BaseDistribution, u: float) -> Any:
 
 
 class _Middle:
-    """Suggests the middle of each distribution."""
+    """Suggests the middle of each distribution, but for parameters that are fixed."""
+
+    def __init__(self, fixed: Mapping[str, Value]) -> None:
+        self.fixed = fixed
 
     def suggest_float(self, name: str, low: float, high: float, *, step: float | None, log: bool) -> float:
-        return float(_value(FloatDistribution(low, high, log=log, step=step), 0.5))
+        return float(self._value(name, FloatDistribution(low, high, log=log, step=step)))
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
-        return int(_value(IntDistribution(low, high, log=log, step=step), 0.5))
+        return int(self._value(name, IntDistribution(low, high, log=log, step=step)))
 
     def suggest_categorical(self, name: str, choices: Any) -> Any:
-        return _value(CategoricalDistribution(choices), 0.5)
+        return self._value(name, CategoricalDistribution(choices))
+
+    def _value(self, name: str, distribution: BaseDistribution) -> Any:
+        return self.fixed[name] if name in self.fixed else _value(distribution, 0.5)
 
 
-def middle(space: Space) -> dict[str, Value]:
-    """A trial in the middle of the space, to measure what trials cost."""
-    return suggest(_Middle(), space)
-
-
-def with_each_end(space: Space, name: str) -> list[dict[str, Value]]:
-    """Twice the middle of the space, with the smallest and with the largest value of the parameter `name`."""
-    point, parameter = middle(space), space.get(name)
-    if parameter is None or name not in point:
-        return [point, point]
-    if isinstance(parameter, Range):
-        return [point | {name: parameter.low}, point | {name: parameter.high}]
-    return [point | {name: end(parameter.choices)} for end in (min, max)]
+def middle(space: Space, fixed: Mapping[str, Value] | None = None) -> dict[str, Value]:
+    """A trial in the middle of the space, to measure what trials cost, with the values that are `fixed`."""
+    return suggest(_Middle(fixed or {}), space)

@@ -6,10 +6,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from hpo.config import StudyConfig, TrialSettings
 from hpo.data.prepared import PreparedData
-from hpo.search.samplers import with_each_end
+from hpo.errors import TrialError
+from hpo.search.samplers import learns, middle
 from hpo.search.training import Epoch, Measured
+from hpo.space import Range
 from hpo.training.architecture import Architecture
-from hpo.training.capacity import best_lanes
+from hpo.training.capacity import Capacity, best_lanes
 from hpo.training.cohort import Cohort
 from hpo.training.cost import Limits
 from hpo.training.device_data import DeviceData
@@ -18,6 +20,7 @@ from hpo.training.memory import out_of_memory
 from hpo.training.shapes import number_of_shapes, shape_key
 
 MORE = 1.3
+"""Times as many trials as pay may train at once, where that spares a round of a few."""
 
 
 class Trainer:
@@ -61,15 +64,37 @@ class Trainer:
         Raises:
             TrialError: a network of the middle of the space cannot be trained.
         """
-        small, large = map(self.config.settings, with_each_end(self.config.search, "batch_size"))
-        largest = None if small == large else large
-        one_shape = best_lanes(lambda settings: self.group(settings).cohort, small, most, largest)
+        one_shape = self._of_one_shape(most)
         # More shapes than 4 would only wait for each other; and so do all where lanes gain nothing.
         shapes = int(min(4, number_of_shapes(self.config))) if one_shape.lanes > 1 else 1
         folds = self.config.folds
-        at_once = max(1, min(most, one_shape.lanes * shapes) // folds)
-        lanes = folds * in_even_rounds(max(1, most // folds), at_once)
-        return Measured(lanes, one_shape.lanes, round(one_shape.speed_up, 2))
+        trials, fit = max(1, most // folds), max(1, one_shape.fit // folds)
+        at_once = max(1, min(trials, fit, one_shape.lanes * shapes // folds))
+        if not learns(self.config):  # so that all begin and end together
+            at_once = min(fit, in_even_rounds(trials, at_once))
+        return Measured(at_once * folds, one_shape.lanes, round(one_shape.speed_up, 2))
+
+    def _of_one_shape(self, most: int) -> Capacity:
+        small, large = (
+            self.config.settings(middle(self.config.search, {"batch_size": size}))
+            for size in self._batch_sizes()
+        )
+        try:
+            return best_lanes(self._cohort, small, most, None if small == large else large)
+        except TrialError:  # one row may be too few
+            return best_lanes(self._cohort, self.config.settings(middle(self.config.search)), most)
+
+    def _batch_sizes(self) -> tuple[int, int]:
+        """The smallest and the largest."""
+        searched = self.config.search.get("batch_size")
+        if isinstance(searched, Range):
+            return int(searched.low), int(searched.high)
+        choices = [self.config.training.batch_size] if searched is None else map(int, searched.choices)
+        sizes = sorted(choices)
+        return sizes[0], sizes[-1]
+
+    def _cohort(self, settings: TrialSettings) -> Cohort:
+        return self.group(settings).cohort
 
     def out_of_memory(self, error: Exception) -> bool:
         """Whether an error of a group says that its trials do not fit into memory together."""
@@ -77,7 +102,7 @@ class Trainer:
 
 
 def in_even_rounds(trials: int, at_once: int) -> int:
-    """How many trials to train at once, `at_once` or up to `MORE` times as many, so that none are left over.
+    """About `at_once`, at most `MORE` times as many, of which as few rounds as can be are as even as can be.
 
     A step of a few lanes takes nearly as long as one of many. 128 trials, 51 at once, are two rounds of 64.
     """

@@ -71,9 +71,9 @@ class Worker:
         self.advice = Advice(study, config, self.snapshot)
         self.learns = learns(config)
         self.groups = Groups(trainer, self.name, checkpoints, options.save_every)
-        finished = partial(self.ending.studies.finished, study.study_id)
+        which_finished = partial(self.ending.studies.finished, study.study_id)
         store = Store(database, options.lease)
-        self.held = Held(self.name, config, store, self.snapshot, self.groups, checkpoints, finished)
+        self.held = Held(self.name, config, store, self.snapshot, self.groups, checkpoints, which_finished)
         self._stale = self.learns
         """Whether others may have done something since the snapshot was read that this study looks at."""
         self._read_again = -math.inf
@@ -82,7 +82,7 @@ class Worker:
         """What the last epoch took."""
         self._again = -math.inf
         """When to ask for trials again, after there was none to claim."""
-        self._finished = 0
+        self._ends = 0
         """How many trials had ended here by then: one more, and there is room for another one in flight."""
         self._told: float | None = None
         """When an epoch was first seen to go on although this worker is to stop."""
@@ -136,7 +136,7 @@ class Worker:
 
     def _in_vain(self) -> bool:
         """Whether there was nothing to claim a moment ago, and nothing has changed."""
-        return self._finished == self.held.finished and time.monotonic() < self._again
+        return self._ends == self.held.ends and time.monotonic() < self._again
 
     def _refill(self) -> bool:
         """Claim trials and begin with them; whether there were any, for all may have ended untrained."""
@@ -147,7 +147,7 @@ class Worker:
         if not claims:
             # With jitter, or workers that start together ask together for ever.
             self._again = time.monotonic() + self.options.poll * random.uniform(0.5, 1.5)
-            self._finished = self.held.finished
+            self._ends = self.held.ends
             return False
         if any(claim.attempt > 1 for claim in claims):
             self._stale, self._read_again = True, -math.inf  # what the attempts before recorded

@@ -30,6 +30,10 @@ _PROBE = 2**30
 """First trial number of the lanes that are measured: no study has so many trials."""
 
 
+Make = Callable[[TrialSettings], Cohort]
+"""An empty cohort for lanes of the shape key of some settings."""
+
+
 @dataclass(frozen=True)
 class Capacity:
     """How many lanes pay, and how much."""
@@ -37,13 +41,11 @@ class Capacity:
     lanes: int
     speed_up: float
     """Times as many lane steps a second as one lane by itself makes."""
+    fit: int
+    """Lanes for which half of the free memory suffices, of all shapes together."""
 
 
-ONE_LANE = Capacity(1, 1.0)
-
-
-Make = Callable[[TrialSettings], Cohort]
-"""An empty cohort for lanes of the shape key of some settings."""
+ONE_LANE = Capacity(1, 1.0, 1)
 
 
 def best_lanes(
@@ -54,7 +56,7 @@ def best_lanes(
     Doubles the lanes, until there are `most`, as long as that trains notably more of them a second. Stops
     before they would need more than half of the free memory, or at once when memory runs out.
 
-    largest: lanes that take more memory; so many of them fit as well.
+    largest: of lanes that take more memory, for which it must suffice too.
 
     Raises:
         TrialError: a network of these settings cannot be trained.
@@ -63,36 +65,39 @@ def best_lanes(
     if most == 1 or not _or_0(lambda: _cohort(make, settings, 1).fuses):
         return ONE_LANE
     device = make(settings).data.device
-    began, best, lanes = time.monotonic(), 1, 1
+    began, best, lanes, tried = time.monotonic(), 1, 1, 1
     speeds: dict[int, float] = {}
     """Lane steps a second, by lanes."""
-    room, before = SHARE * free_memory(device), used_memory(device)
+    room, before, taken = SHARE * free_memory(device), used_memory(device), 0
     while lanes < 2 * min(most, MOST) and time.monotonic() - began < BUDGET:
-        speeds[lanes] = _or_0(lambda: _speed(make, settings, lanes))  # noqa: B023  (called at once)
+        speeds[lanes] = _speed_if_they_fit(make, settings, largest, lanes)
         if speeds[lanes] > speeds[best] * GAIN:
             best = lanes
         elif lanes >= 4 * best:
             break
-        if not speeds[lanes] or 2 * (used_memory(device) - before) > room:
+        if speeds[lanes]:
+            tried, taken = lanes, used_memory(device) - before
+        if not speeds[lanes] or 2 * taken > room:
             log.info("memory limits the lanes", lanes=best)
             break
         lanes *= 2
     if best == 1:
         return ONE_LANE
     # Once more, since the first time warms up the process too: 4 lanes seemed 6.5 times as fast as one.
-    gain = speeds[best] / max(speeds[1], _or_0(lambda: _speed(make, settings, 1)))
-    if largest is None:
-        return Capacity(best, gain)
-    best = _fitting(make, largest, best)
-    taken = used_memory(device) - before
-    return Capacity(best if taken <= room else max(1, int(best * room / taken)), gain)
+    alone = max(speeds[1], _or_0(lambda: _speed(make, settings, 1)))
+    ran_out = not all(speeds.values())
+    fit = tried if ran_out or not taken else int(tried * room / taken)
+    return Capacity(best, speeds[best] / alone, max(best, fit))
 
 
-def _fitting(make: Make, settings: TrialSettings, lanes: int) -> int:
-    """So many lanes of `settings`, or half as many, and so on: memory does not run out."""
-    if lanes == 1 or _or_0(lambda: _speed(make, settings, lanes)):
-        return lanes
-    return _fitting(make, settings, lanes // 2)
+def _speed_if_they_fit(
+    make: Make, settings: TrialSettings, largest: TrialSettings | None, lanes: int
+) -> float:
+    """Lane steps a second; 0 where memory runs out, by them or by as many of `largest`."""
+    speed = _or_0(lambda: _speed(make, settings, lanes))
+    if not speed or largest is None:
+        return speed
+    return speed if _or_0(lambda: _speed(make, largest, lanes, steps=2, seconds=0.0)) else 0.0
 
 
 def _or_0(measure: Callable[[], float]) -> float:
@@ -113,7 +118,9 @@ def _cohort(make: Make, settings: TrialSettings, lanes: int) -> Cohort:
     return cohort
 
 
-def _speed(make: Make, settings: TrialSettings, lanes: int) -> float:
+def _speed(
+    make: Make, settings: TrialSettings, lanes: int, steps: int = STEPS, seconds: float = SECONDS
+) -> float:
     """Lane steps a second, by the shortest step of a few, as other processes only add to it."""
     cohort = _cohort(make, settings, lanes)
     moments: list[float] = []
@@ -125,7 +132,7 @@ def _speed(make: Make, settings: TrialSettings, lanes: int) -> float:
         return done()
 
     def done() -> bool:
-        return len(moments) > STEPS and moments[-1] - moments[0] > SECONDS
+        return len(moments) > steps and moments[-1] - moments[0] > seconds
 
     while not done():
         try:

