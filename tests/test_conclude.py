@@ -1,8 +1,10 @@
 """Concluding a study: one result, recorded once, whose folder can always be written."""
 
+import contextlib
 import io
-import os
+import itertools
 import shutil
+import sqlite3
 import sys
 import threading
 import time
@@ -38,7 +40,6 @@ CONFIG = study_of(
     "options: {width: 8, depth: 1}\nsampler: random\ntrials: 3\n"
     "training: {epochs: 2, batch_size: 64}\nfinal: {top: 1, seeds: 2}"
 )
-KILLED = 99
 WRITTEN = set(FILES) - {"architecture.py", "model.onnx"}
 
 
@@ -217,22 +218,28 @@ def test_a_process_that_lost_its_place_does_not_open_the_test_part(
 # --- killed at any point
 
 
-def end_at(point: int, folder: Path) -> None:
-    """End this process at the `point`th step that changes files in `folder` or the study's attributes."""
-    steps = 0
+def keep_each_step(file: Path, results: Path, kept: Path) -> None:
+    """Before and after each step that changes files in `results` or the study's attributes, copy both.
+
+    That is what there is if this process is killed there.
+    """
+    points = itertools.count(1)
 
     def step() -> None:
-        nonlocal steps
-        steps += 1
-        if steps == point:
-            os._exit(KILLED)
+        point = kept / str(next(points))
+        shutil.copytree(results, point / "results")
+        with (
+            contextlib.closing(sqlite3.connect(file)) as source,
+            contextlib.closing(sqlite3.connect(point / "study.db")) as copy,
+        ):
+            source.backup(copy)
 
     def audit(event: str, arguments: tuple[Any, ...]) -> None:
         if event not in {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}:
             return
         path = str(arguments[0])
         # Between two other files of a folder it is as between these.
-        if path.startswith(str(folder)) and path.endswith(("wines", ".new", "best.json", MANIFEST)):
+        if path.startswith(str(results)) and path.endswith(("wines", ".new", "best.json", MANIFEST)):
             step()
 
     for name in ("set_attrs", "change_attrs"):
@@ -259,11 +266,11 @@ def no_baselines(*_: Any) -> list[Any]:
     return []
 
 
-def conclude_and_end(url: str, out: Path, again: bool, point: int) -> None:
+def conclude_step_by_step(file: Path, out: Path, again: bool, kept: Path) -> None:
     conclude_module.render = render_quickly
     baselines_module._kinds = no_baselines
-    end_at(point, out.parent)
-    with Database(url) as database:
+    keep_each_step(file, out.parent, kept)
+    with Database(f"sqlite:///{file}") as database:
         concluded(database, out, again=again)
 
 
@@ -284,24 +291,20 @@ def test_killed_at_any_point_it_leaves_a_result_whose_folder_can_be_written(
         concluded(searched, out)
         (out / "notes.txt").write_text("mine")
     before, openings = attrs(searched).get(RESULT), len(attrs(searched).get(OPENINGS, []))
-    file = Path(str(searched.url.database))
+    file, kept = Path(str(searched.url.database)), tmp_path / "kept"
     searched.engine.dispose()
-    kept = tmp_path / "kept"
-    shutil.copytree(out, kept)
+    process = WARM.Process(target=conclude_step_by_step, args=(file, out, again, kept))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
     sealed()
-    for point in range(1, 100):
-        url, results = f"sqlite:///{tmp_path}/{point}.db", tmp_path / f"results {point}"
-        shutil.copy(file, url.removeprefix("sqlite:///"))
-        shutil.copytree(kept, results / "wines")
-        process = WARM.Process(target=conclude_and_end, args=(url, results / "wines", again, point))
-        process.start()
-        process.join()
-        if process.exitcode == 0:
-            break
-        assert process.exitcode == KILLED
-        with Database(url) as database:
-            check_what_is_left(database, results / "wines", before, openings)
-    assert point > 5
+    points = sorted(kept.iterdir(), key=lambda point: int(point.name))
+    assert len(points) > 5
+    for point in points:
+        shutil.rmtree(out.parent)
+        shutil.copytree(point / "results", out.parent)
+        with Database(f"sqlite:///{point}/study.db") as database:
+            check_what_is_left(database, out, before, openings)
 
 
 def check_what_is_left(database: Database, out: Path, before: Any, openings: int) -> None:

@@ -86,7 +86,7 @@ def best_lanes(
     # Once more, since the first time warms up the process too: 4 lanes seemed 6.5 times as fast as one.
     alone = max(speeds[1], _or_0(lambda: _speed(make, settings, 1)))
     ran_out = not all(speeds.values())
-    fit = tried if ran_out or not taken else int(tried * room / taken)
+    fit = tried if ran_out else int(tried * room / max(1, taken))  # 0: there was room in what is kept anyway
     return Capacity(best, speeds[best] / alone, max(best, fit))
 
 
