@@ -137,10 +137,10 @@ def final_progress(console: Console) -> Iterator[Callable[[str, int, int], None]
     if not console.is_terminal:
         told: set[str] = set()
 
-        def line(doing: str, _done: int, total: int) -> None:
+        def line(doing: str, _done: int, _total: int) -> None:
             if doing not in told:
                 told.add(doing)
-                console.print(f"{doing} ({total} epochs)", markup=False, highlight=False)
+                console.print(doing, markup=False, highlight=False)
 
         yield line
         return
