@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +19,8 @@ from hpo.search.studies import Studies
 from hpo.studyfile import load_study
 
 PEERS = Path(__file__).parent / "peers"
+EVERY = 240
+"""Seconds of a peer's between two searches of hpo's."""
 
 
 class Comparison:
@@ -72,13 +75,41 @@ class Comparison:
         if any(codes):
             sys.exit(f"hpo ended with exit code {max(codes, key=abs)}:\n{self.log.read_text()}")
 
-    def peer(self, python, name, *arguments):
-        """Run a peer's script; its summary is the last line that it prints."""
+    def peer(self, python, name, *arguments, between=None):
+        """Run a peer's script; its summary is the last line that it prints.
+
+        between: called each `EVERY` seconds, while the script and its processes stand still. These seconds
+        do not count as the script's.
+        """
         command = [python, str(PEERS / name), *map(str, arguments), "--parts", str(self.parts)]
-        run = subprocess.run(command, capture_output=True, text=True)
+        output, errors = self.folder / f"{name}.out", self.folder / f"{name}.err"
+        with output.open("w") as out, errors.open("w") as err:
+            run = subprocess.Popen(command, stdout=out, stderr=err, start_new_session=True)
+            try:
+                still = self._seconds_between(run, between)
+            except BaseException:  # Ctrl-C too, which it does not see
+                os.killpg(run.pid, signal.SIGKILL)
+                raise
         if run.returncode:
-            sys.exit(f"{name} ended with exit code {run.returncode}:\n{run.stderr}")
-        return json.loads(run.stdout.splitlines()[-1])
+            sys.exit(f"{name} ended with exit code {run.returncode}:\n{errors.read_text()}")
+        found = json.loads(output.read_text().splitlines()[-1])
+        return found | {"seconds": found["seconds"] - still}
+
+    def _seconds_between(self, run, between):
+        """Wait until `run` has ended; answers how long it stood still."""
+        still = 0.0
+        while between:
+            try:
+                run.wait(EVERY)
+                break
+            except subprocess.TimeoutExpired:
+                os.killpg(run.pid, signal.SIGSTOP)
+                stopped = time.time()
+                between()
+                still += time.time() - stopped
+                os.killpg(run.pid, signal.SIGCONT)
+        run.wait()
+        return still
 
 
 def features(part, normalization):

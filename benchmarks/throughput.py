@@ -9,6 +9,11 @@ epochs and processes. The peer is the Optuna + DataLoader script on SQLite, in t
 pruner. `asha`, `ray`: random sampler and ASHA. Where trials are pruned the two sides train different numbers
 of epochs, and epochs per hour are what to compare.
 
+A machine's speed changes within minutes where it has other guests, and a script takes 10 times as long as
+hpo: so hpo makes the same search several times, before the script, after it, and every 4 minutes while the
+script stands still. Its figures are means. Ray Tune, whose processes are many and watch each other, is not
+made to stand still.
+
 hpo's time is the wall clock of the whole search, the starting of its workers included; so is the Optuna
 script's, which is spared reading the table. Ray's is without `ray.init`. PATH is a Python that has ray[tune]
 and torch: this project does not depend on Ray.
@@ -16,6 +21,7 @@ and torch: this project does not depend on Ray.
 
 import argparse
 import json
+import signal
 import statistics
 import subprocess
 import sys
@@ -79,11 +85,12 @@ class TableComparison(Comparison):
         _, seconds, trials = self.search()
         return summary(seconds, trials)
 
-    def script(self, *extra):
-        """Search with the Optuna script."""
+    def script(self, *extra, between=None):
+        """Search with the Optuna script. between: see `Comparison.peer`."""
         sampler, pruner, folds = self.case
         method = ["--sampler", sampler, "--pruner", pruner, "--folds", folds]
-        return self.peer(sys.executable, "optuna_script.py", *self._numbers(), *method, *extra)
+        arguments = *self._numbers(), *method, *extra
+        return self.peer(sys.executable, "optuna_script.py", *arguments, between=between)
 
     def ray(self, python):
         """Search with Ray Tune."""
@@ -95,11 +102,21 @@ class TableComparison(Comparison):
 
 
 def compare(options, case, seed):
-    """The summaries of both sides: the peer's and hpo's."""
+    """The summaries of both sides: the peer's and hpo's, the mean of its searches."""
+    mine = []
+
+    def ours():
+        with tempfile.TemporaryDirectory() as folder:
+            mine.append(TableComparison(folder, options, CASES[case], seed).ours())
+
     with tempfile.TemporaryDirectory() as folder:
         comparison = TableComparison(folder, options, CASES[case], seed)
-        theirs = comparison.ray(options.ray_python) if case == "ray" else comparison.script()
-        return theirs, comparison.ours()
+        ours()
+        ray = case == "ray"
+        theirs = comparison.ray(options.ray_python) if ray else comparison.script(between=ours)
+        ours()
+    print(f"  {case}: hpo searched in", *(f"{each['seconds']:.1f}" for each in mine), "s", flush=True)
+    return theirs, {key: statistics.fmean(each[key] for each in mine) for key in mine[0]}
 
 
 def line(case, pairs):
@@ -142,6 +159,7 @@ def main():
     parser.add_argument("--cases", nargs="+", default=["random", "folds", "tpe"], choices=list(CASES))
     parser.add_argument("--ray-python", help="a Python with ray[tune] and torch, for the case ray")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the script is not left behind
     if "ray" in options.cases:
         check_ray(parser, options.ray_python)
     print(

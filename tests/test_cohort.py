@@ -349,6 +349,21 @@ def test_shape_keys_are_equal_but_for_dropout_and_the_optimizer() -> None:
     assert shape_key(lane(0).settings) != shape_key(lane(0, width=8).settings)
 
 
+def test_copies_begin_with_one_lanes_weights_and_go_their_own_ways() -> None:
+    bench = Bench()
+    settings, keys = lane(1).settings, [lane(1, fold=0).key, lane(2, fold=0).key]
+    alone = bench.cohort([Lane(keys[0], settings)])
+    copies = Cohort(bench.architecture, bench.data, bench.metric, settings, 20)
+    copies.add_copies(settings, keys)
+    first, second = (copies.state(key) for key in keys)
+    assert_same_state(first, alone.state(keys[0]))
+    assert_same_state(first, second)
+    losses = [result.train_loss for result in copies.train_epoch().values()]
+    assert losses[0] == pytest.approx(alone.train_epoch()[keys[0]].train_loss, abs=1e-9) != losses[1]
+    with pytest.raises(ValueError, match="is in this cohort already"):
+        copies.add_copies(settings, keys[:1])
+
+
 def test_adding_is_all_or_nothing_and_says_what_is_wrong() -> None:
     bench = Bench()
     cohort = bench.cohort([lane(0)])

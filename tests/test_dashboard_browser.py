@@ -174,6 +174,17 @@ def test_studies_are_listed_and_a_study_shows_its_plots_and_ours(visit: Visit) -
     assert visit.said == [] and visit.elsewhere == []
 
 
+def test_what_is_printed_has_the_figures_that_were_never_near_the_screen(visit: Visit) -> None:
+    visit.open("/dashboard/studies/1")
+    places = visit.page.locator("[id^='user-defined-plot']")
+    places.first.wait_for(state="attached")
+    waiting = visit.page.locator("[id^='user-defined-plot']:not(:has(.main-svg))")
+    assert waiting.count()
+    visit.page.pdf()
+    assert waiting.count() == 0
+    assert visit.said == []
+
+
 # A scheme changes colours, not widths.
 @pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark"), (1920, "light")])
 def test_pages_are_as_wide_as_the_screen(visit: Visit, width: int, scheme: Literal["light", "dark"]) -> None:

@@ -12,7 +12,7 @@ import torch
 from hpo.config import TrialSettings
 from hpo.errors import Interrupted
 from hpo.training.cohort import Cohort
-from hpo.training.lane import Lane, LaneKey
+from hpo.training.lane import LaneKey
 from hpo.training.memory import free_memory, give_back_freed_memory, out_of_memory, used_memory
 
 log = structlog.get_logger()
@@ -114,7 +114,7 @@ def _or_0(measure: Callable[[], float]) -> float:
 
 def _cohort(make: Make, settings: TrialSettings, lanes: int) -> Cohort:
     cohort = make(settings)
-    cohort.add([Lane(LaneKey(_PROBE + index), settings) for index in range(lanes)])
+    cohort.add_copies(settings, [LaneKey(_PROBE + index) for index in range(lanes)])
     return cohort
 
 

@@ -72,12 +72,18 @@ class Cohort:
         """
         for lane in lanes:
             self._check(lane)
-        built = [self._build(lane, (states or {}).get(lane.key)) for lane in lanes]
-        for kind, program, member in built:
-            if kind not in self._stacks:
-                self._stacks[kind] = self._stack(program)
-            self._stacks[kind].add(member)
-            self._lanes[member.lane.key] = member.lane, self._stacks[kind]
+        self._take([self._build(lane, (states or {}).get(lane.key)) for lane in lanes])
+
+    def add_copies(self, settings: TrialSettings, keys: Sequence[LaneKey]) -> None:
+        """Take in lanes of the same settings, as `add` does; all begin with the weights of the first.
+
+        For measurements: where networks are small, to build each takes longer than to train them.
+        """
+        lanes = [Lane(key, settings) for key in keys]
+        for lane in lanes:
+            self._check(lane)
+        kind, program, first = self._build(lanes[0], None)
+        self._take([(kind, program, Member(lane, 0, first.row)) for lane in lanes])
 
     def drop(self, keys: Collection[LaneKey]) -> None:
         """Let lanes go.
@@ -145,6 +151,13 @@ class Cohort:
         if not 0 <= lane.key.fold < len(self.data.sizes):
             raise ValueError(f"{lane.key}: the data has folds 0 to {len(self.data.sizes) - 1}")
 
+    def _take(self, built: Sequence[tuple[Hashable, Program, Member]]) -> None:
+        for kind, program, member in built:
+            if kind not in self._stacks:
+                self._stacks[kind] = self._stack(program)
+            self._stacks[kind].add(member)
+            self._lanes[member.lane.key] = member.lane, self._stacks[kind]
+
     def _stack(self, program: Program) -> Stack:
         # Not for the epochs that this cohort trains: a schedule that is cut short is not compressed.
         return Stack(program, self.data, self.batch_size, self.architecture.config.training.epochs)
@@ -154,15 +167,16 @@ class Cohort:
             return self.architecture.build(lane.settings.options)
 
     def _build(self, lane: Lane, state: LaneState | None) -> tuple[Hashable, Program, Member]:
-        module = stackable(self._fresh(lane).to(self.data.dtype)).to(self.data.device)
+        module = stackable(self._fresh(lane).to(self.data.dtype))
         kind = (structure(module), self.data.steps(self.batch_size)[1])
         if kind not in self.architecture.programs:
+            module = module.to(self.data.device)
             self.architecture.programs[kind] = program_of(
                 self.architecture, module, self.data, self.batch_size
             )
         program = self.architecture.programs[kind]
         hyperparameters = lane.settings.hyperparameters
-        row = program.layout.row(module)
+        row = {name: tensor.to(self.data.device) for name, tensor in program.layout.row(module).items()}
         if averaging([hyperparameters]):
             row = with_averages(row, program.layout)
         if program.module is module:

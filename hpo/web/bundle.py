@@ -21,15 +21,16 @@ CHANGES = {
     "[t,n]of Object.entries(r)){const r=e.filter(e=>e.state===t)": (
         "[t,n]of Object.entries(r)){const r=e.slice(-100).filter(e=>e.state===t)"
     ),
-    # Our figures: drawn when they come near the screen.
+    # Our figures: drawn when they come near the screen, or are printed.
     (
         "(0,n.useEffect)(()=>{try{const r=JSON.parse(e.graph_object);nv.react(t,r.data,r.layout)}"
         "catch(e){console.error(e)}},[e])"
     ): (
-        "(0,n.useEffect)(()=>{const o=new IntersectionObserver(i=>{if(!i.some(e=>e.isIntersecting))return;"
-        "o.disconnect();try{const r=JSON.parse(e.graph_object);nv.react(t,r.data,r.layout)}"
-        'catch(e){console.error(e)}},{rootMargin:"50% 0px"});o.observe(document.getElementById(t));'
-        "return()=>o.disconnect()},[e])"
+        "(0,n.useEffect)(()=>{const i=()=>{o.disconnect();removeEventListener('beforeprint',a)},"
+        "a=()=>{i();try{const r=JSON.parse(e.graph_object);nv.react(t,r.data,r.layout)}"
+        "catch(e){console.error(e)}},o=new IntersectionObserver(e=>{e.some(e=>e.isIntersecting)&&a()},"
+        "{rootMargin:'50% 0px'});o.observe(document.getElementById(t));"
+        "addEventListener('beforeprint',a);return i},[e])"
     ),
 }
 """What stands in the script, once each, and what takes its place. Where another release of optuna-dashboard
