@@ -71,7 +71,12 @@ class Comparison:
 
     def wait(self, processes):
         """End with what they printed if one of them failed."""
-        codes = [process.wait() for process in processes]
+        try:
+            codes = [process.wait() for process in processes]
+        except BaseException:
+            for process in processes:
+                process.terminate()
+            raise
         if any(codes):
             sys.exit(f"hpo ended with exit code {max(codes, key=abs)}:\n{self.log.read_text()}")
 
