@@ -124,11 +124,14 @@ class Dropout(nn.Dropout):
     scale: Tensor
     calls: int
     active: bool
+    alike: int
+    """So many neighbours among stacked lanes have equal keys and rates, and may share their masks."""
 
     def start(self, active: bool) -> None:
         """Begin a forward pass; a layer that no lane drops anything in is not `active`."""
         self.calls = 0
         self.active = active
+        self.alike = 1
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not self.active:

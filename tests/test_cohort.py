@@ -21,6 +21,7 @@ from hpo.training.lane import EpochResult, Lane, LaneKey, LaneState
 from hpo.training.probe import Probe
 from hpo.training.program import Fused, OneByOne, Program
 from hpo.training.shapes import shape_key
+from hpo.training.streams import alike, dropout_keys, sample_order
 
 HERE = Path(__file__).parent
 OPTIMIZERS: list[dict[str, Any]] = [
@@ -192,6 +193,33 @@ def test_lanes_of_every_network_equal_themselves_alone(name: str, program: type)
         )
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
+def test_the_folds_of_a_trial_share_masks_and_train_as_if_alone(dtype: torch.dtype, tolerance: float) -> None:
+    bench = Bench(dtype=dtype)
+    numbers = (1, 2, 3, 7)  # of rates 0.15 to 0.45
+    trials = [[Lane(LaneKey(number, fold), lane(number).settings) for fold in (0, 1)] for number in numbers]
+    lanes = [one for trial in trials for one in trial]
+    assert alike([(one, 1) for one in lanes]) == 2
+    together = curves(bench.cohort(lanes), 4)
+    for one in lanes:
+        assert_close(curves(bench.cohort([one]), 4)[one.key], together[one.key], tolerance)
+
+
+def test_masks_are_shared_by_neighbours_that_have_the_same() -> None:
+    folds = [
+        [(Lane(LaneKey(number, fold), lane(number).settings), 1) for fold in range(3)] for number in (4, 5)
+    ]
+    first, second = folds
+    assert alike([]) == alike(first[:1]) == 1
+    assert alike(first) == alike(first + second) == 3
+    assert alike(first + second[:2]) == alike(first[:2] + second) == 1
+    assert alike([first[0], second[0], first[1], second[1]]) == 1
+    assert alike([first[0], (first[1][0], 2)]) == 1, "of another epoch"
+    assert alike([first[0], (Lane(first[1][0].key, lane(5).settings), 1)]) == 1, "of other settings"
+    keys = dropout_keys([(one.key, epoch) for one, epoch in first + second], 4, 2)
+    assert torch.equal(keys[..., 0], keys[..., 2]) and not torch.equal(keys[..., 2], keys[..., 3])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlp", "user_networks.py:resnet", "user_networks.py:functional"])
 def test_lanes_that_join_leave_and_resume_go_on_as_if_alone(name: str) -> None:
@@ -216,8 +244,6 @@ def test_lanes_that_join_leave_and_resume_go_on_as_if_alone(name: str) -> None:
 
 def plain_epochs(bench: Bench, one: Lane, module: nn.Module, epochs: int) -> list[float]:
     """An ordinary loop without dropout, in the cohort's sample order."""
-    from hpo.training.streams import sample_order
-
     part = bench.folds[one.key.fold].train
     x, y = part.features.double(), part.targets
     steps, rows = bench.data.steps(one.settings.hyperparameters.batch_size)

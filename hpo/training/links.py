@@ -213,11 +213,15 @@ class Normalize(Link):
     def _drop(self, y: Tensor, state: Tensors) -> Tensor:
         """Without the scale, which is in `y` already. What is not finite is dropped too, and not NaN."""
         assert self.dropout is not None
-        key, threshold = (state[name] for name in self.dropout.names[:2])
-        keep = dropout_keep(self.dropout.layer.next_key(key), threshold, *y.shape[1:])
+        alike = self.dropout.layer.alike
+        key, threshold = (state[name][::alike] for name in self.dropout.names[:2])
+        keep = dropout_keep(self.dropout.layer.next_key(key), threshold, *y.shape[1:]).unsqueeze(1)
+        groups = y.view(-1, alike, *y.shape[1:])
         if y.dtype == torch.float32:
-            return y.view(torch.int32).bitwise_and_(keep).view(torch.float32)
-        return y * keep.neg().to(y.dtype)
+            groups.view(torch.int32).bitwise_and_(keep)
+        else:
+            groups.mul_(keep.neg().to(y.dtype))
+        return y
 
     def backward(self, gradient: Tensor, known: Any, state: Tensors, out: Tensors) -> Callable[[], Tensor]:
         """Ioffe and Szegedy, "Batch Normalization" (2015), section 3, collected by powers of x.

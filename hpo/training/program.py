@@ -97,12 +97,16 @@ class Program(ABC):
                 tensor.data = tensor.new_empty(0)
 
     @contextmanager
-    def mode(self, training: bool, active: Mapping[str, bool]) -> Iterator[None]:
-        """Layers train or evaluate within this; `active` names the dropout layers in which lanes drop."""
+    def mode(self, training: bool, active: Mapping[str, bool], alike: int = 1) -> Iterator[None]:
+        """Layers train or evaluate within this.
+
+        active: names the dropout layers in which lanes drop. alike: so many neighbours have equal masks.
+        """
         self.module.train(training)
         for name, layer in self.dropouts.items():
             # Compiled anew for each combination otherwise; where nothing is dropped, masks are 1.
             layer.active = active[name] or self.compiled
+            layer.alike = 1 if self.compiled else alike
         yield
 
     def _lane(self, parameters: Tensors, buffers: Tensors, x: Tensor) -> tuple[Tensor, Tensors]:

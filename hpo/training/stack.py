@@ -23,7 +23,7 @@ from hpo.training.program import Batch, Program
 from hpo.training.recording import Recorder, of_step
 from hpo.training.schedules import Schedules
 from hpo.training.scores import score
-from hpo.training.streams import dropout_keys, sample_order, stream
+from hpo.training.streams import alike, dropout_keys, sample_order, stream
 
 EVALUATION_ROWS = {"cpu": 256, "cuda": 2048}
 """Examples that a lane evaluates at once, at least: without gradients they take less memory than a batch."""
@@ -92,7 +92,7 @@ class Stack:
         self._settle()
         steps = self.data.steps(self.batch_size)[0]
         run = self._begin(steps)
-        with self.program.mode(training=True, active=self._active):
+        with self.program.mode(training=True, active=self._active, alike=self._alike):
             for step in range(steps):
                 if stop():
                     raise Interrupted(f"{len(self)} lanes stopped before step {step + 1} of {steps}")
@@ -237,6 +237,7 @@ class Stack:
         self._active = {
             name: bool((self._buffers[joined(name, "scale")] != 1).any()) for name in self.program.dropouts
         }
+        self._alike = alike([(member.lane, member.epoch) for member in self._members.values()])
         self._keys = [joined(name, "key") for name in self.program.dropouts]
         self._total = torch.zeros(len(self._members), dtype=weights.dtype, device=weights.device)
         self._recorder = None

@@ -4,12 +4,13 @@ import hashlib
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hpo.training.lane import LaneKey
+from hpo.training.lane import Lane, LaneKey
 from models.layers import dropout_words
 
 
@@ -46,10 +47,22 @@ def sample_order(key: LaneKey, epoch: int, rows: int, count: int) -> Tensor:
     return torch.randperm(rows, generator=generator)[:count]
 
 
+def alike(lanes: Sequence[tuple[Lane, int]]) -> int:
+    """How many neighbours have the same dropout keys and rates: the folds of a trial, if all have as many.
+
+    lanes: with the number of the epoch of each.
+    """
+    trials = [(lane.key.trial, lane.key.seed, lane.settings, epoch) for lane, epoch in lanes]
+    count = next((at for at, trial in enumerate(trials) if trial != trials[0]), len(trials)) or 1
+    return count if trials == [trial for trial in trials[::count] for _ in range(count)] else 1
+
+
 def dropout_keys(lanes: Sequence[tuple[LaneKey, int]], steps: int, layers: int) -> Tensor:
     """A key for each lane and dropout layer at each step of an epoch.
 
+    The folds of a trial have the same, so that their masks are made once (`alike`).
+
     lanes: with the number of the epoch of each. → int32 [steps, layers, K]
     """
-    words = [stream(key, "dropout", epoch) % 2**32 - 2**31 for key, epoch in lanes]
+    words = [stream(replace(key, fold=0), "dropout", epoch) % 2**32 - 2**31 for key, epoch in lanes]
     return dropout_words(torch.tensor(words, dtype=torch.int32), steps, layers).permute(1, 2, 0)

@@ -10,7 +10,7 @@ from models.layers import Dropout
 
 Structure = tuple[Hashable, ...]
 
-_OWN = frozenset({"training", "calls", "active"})
+_OWN = frozenset({"training", "calls", "active", "alike"})
 """Of every module, and of a `Dropout`'s forward pass."""
 
 
