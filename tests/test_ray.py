@@ -27,7 +27,7 @@ from hpo.errors import HpoError, UsageError
 from hpo.search.database import Database
 from hpo.search.leases import Leases, Watch
 from hpo.search.processes import RESTARTS
-from hpo.search.ray_actor import Report
+from hpo.search.ray_actor import Report, WorkerActor
 from hpo.search.ray_cluster import Node, Place, parse_address
 from hpo.search.ray_workers import RayJob, RayWorkers, on_ray
 from hpo.search.studies import Studies
@@ -60,6 +60,17 @@ final: {top: 1, seeds: 1}
 QUICK = LONG.replace("long", "quick").replace("2000", "2").replace("trials: 12", "trials: 3")
 
 
+def node_in(folder: str) -> dict[str, Any]:
+    """How to start a node whose files lie apart from those of the others, as on a machine of its own."""
+    return {
+        "num_cpus": 2,
+        "num_gpus": 1,
+        "object_store_memory": 80 * 2**20,
+        "include_dashboard": False,
+        "temp_dir": tempfile.mkdtemp(dir=folder),
+    }
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """Three nodes; what they do not give back is left for dead with them."""
@@ -76,15 +87,19 @@ def cluster() -> Iterator[Any]:
             patch.setenv(name, setting)
         from ray.cluster_utils import Cluster
 
-        node = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
-        started = Cluster(initialize_head=True, head_node_args=node | {"temp_dir": folder})
+        started = Cluster(initialize_head=True, head_node_args=node_in(folder))
         try:
             for _ in range(2):
-                started.add_node(**node)
+                started.add_node(**node_in(folder))
             yield started
         finally:
             started.shutdown()
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def files_of(cluster: Any) -> str:
+    """The folder with the files of all its nodes."""
+    return str(Path(cluster.head_node.get_temp_dir_path()).parent)
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +204,7 @@ def test_a_hundred_trials_on_three_nodes_of_which_one_is_lost_are_exactly_a_hund
     assert len({entry.worker for entry in entries}) >= 3
     assert any(trial.user_attrs["attempt"] > 1 for trial in stored)
     assert sum(line.endswith(": at work") for line in shown) >= 3, shown
-    cluster.add_node(num_cpus=2, object_store_memory=80 * 2**20, include_dashboard=False)
+    cluster.add_node(**node_in(files_of(cluster)))
 
 
 def printed(job: RayJob, script: str) -> list[str]:
@@ -213,6 +228,20 @@ def test_a_worker_that_crashes_again_and_again_ends_the_run_with_the_reason(job:
     with pytest.raises(HpoError, match=r"a worker ended with exit code 3:\n(.*: why\n?)+$") as error:
         printed(job, "print('why'); raise SystemExit(3)")
     assert str(error.value).count(": why") == RESTARTS + 1
+
+
+@pytest.mark.usefixtures("job")
+def test_an_actor_whose_folder_another_node_replaced_starts_its_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    actor = WorkerActor(["-c", "import os; print(os.getcwd())"])
+    actor.start("postgresql://h/d")
+    eventually(lambda: actor.look().end, 30)
+    assert actor.process and list(actor.process.lines) == [str(ROOT)]
 
 
 def test_ctrl_c_hands_trials_back_and_leaves_no_actor(cluster: Any, desk: Desk) -> None:
@@ -239,7 +268,7 @@ def test_ctrl_c_hands_trials_back_and_leaves_no_actor(cluster: Any, desk: Desk) 
     assert "RUNNING" not in desk.states("long")
     assert not any(map(alive, workers))
     eventually(lambda: not on_nodes("WorkerActor"), 15)
-    files = [file for file in Path(cluster.head_node.get_temp_dir_path()).rglob("*") if file.is_file()]
+    files = [file for file in Path(files_of(cluster)).rglob("*") if file.is_file()]
     assert any(file.suffix == ".log" for file in files)
     assert not [file for file in files if PASSWORD.encode() in file.read_bytes()]
 

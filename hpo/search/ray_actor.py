@@ -45,7 +45,8 @@ class WorkerActor:
         self.command = [sys.executable, *program]
         self.incarnation = uuid.uuid4().hex
         self.node = ray.get_runtime_context().get_node_id()
-        self.extra = {SHIPPED: str(Path.cwd() / CODE)}
+        self.package = Path(__file__).parents[2]
+        self.extra = {SHIPPED: str(self.package / CODE)}
         if not ray.get_gpu_ids():  # some versions of Ray leave all of them visible then
             self.extra["CUDA_VISIBLE_DEVICES"] = ""
         self.process: WorkerProcess | None = None
@@ -53,6 +54,8 @@ class WorkerActor:
     def start(self, url: str) -> Report:
         """Start a worker process (again) on the database at `url`, unless one is at work."""
         if self.process is None or self.process.end() is not None:
+            # Nodes that share a machine unpack the package again, each over the one that others stand in.
+            os.chdir(self.package)
             self.process = WorkerProcess(self.command, environment_of(url) | self.extra)
         return self.look()
 
