@@ -132,7 +132,7 @@ def parts_rows(lanes: int, batch_size: int, repeats: int) -> list[list[str]]:
     size = sum(parameter.numel() for parameter in mlp((FEATURES,), 2).parameters())
     rows = Rows(*(torch.rand(lanes, size) for _ in range(4)))
     kinds = sorted(OPTIMIZERS[number % 3] for number in range(lanes))
-    optimizers = Optimizers([Hyperparameters.model_validate({"optimizer": kind}) for kind in kinds], rows)
+    optimizers = Optimizers([Hyperparameters.model_validate({"optimizer": kind}) for kind in kinds], [rows])
     terms = [own[0] for own in optimizers.laid_out(torch.full((1, lanes), 5.0, dtype=torch.float64))]
     key = torch.arange(lanes, dtype=torch.int32)
     threshold, scale = torch.zeros(lanes, dtype=torch.int32), torch.full((lanes,), 2.0)

@@ -49,7 +49,8 @@ def test_side_by_side_they_equal_torch_over_50_steps(dtype: torch.dtype, toleran
     lanes = [Hyperparameters.model_validate(lane) for lane in LANES]
     start = torch.randn(len(lanes), PARAMETERS, dtype=dtype, generator=torch.Generator().manual_seed(0))
     rows = Rows(start.clone(), *(torch.zeros_like(start) for _ in range(3)))
-    optimizers = Optimizers(lanes, rows)
+    columns = slice(0, 25), slice(25, PARAMETERS)
+    optimizers = Optimizers(lanes, [Rows(*(each[:, at] for each in vars(rows).values())) for at in columns])
     numbers = torch.arange(1, STEPS + 1, dtype=torch.float64)[:, None].expand(-1, len(lanes))
     terms = optimizers.laid_out(numbers)
     references = [row.clone() for row in start]
@@ -68,7 +69,7 @@ def test_side_by_side_they_equal_torch_over_50_steps(dtype: torch.dtype, toleran
 def test_lanes_at_different_steps_have_their_own_bias_correction() -> None:
     lanes = [Hyperparameters(optimizer="adam"), Hyperparameters(optimizer="adam")]
     rows = Rows(torch.zeros(2, 3), torch.ones(2, 3), torch.zeros(2, 3), torch.zeros(2, 3))
-    optimizers = Optimizers(lanes, rows)
+    optimizers = Optimizers(lanes, [rows])
     (terms,) = optimizers.laid_out(torch.tensor([[1.0, 100.0]], dtype=torch.float64))
     optimizers.step([terms[0]])
     assert torch.allclose(rows.weights[0], torch.tensor(-1e-3))
@@ -79,4 +80,4 @@ def test_lanes_at_different_steps_have_their_own_bias_correction() -> None:
 def test_unsorted_lanes_are_refused() -> None:
     lanes = [Hyperparameters(optimizer="sgd"), Hyperparameters(optimizer="adam")]
     with pytest.raises(ValueError, match=f"sorted by optimizer, in the order {', '.join(ORDER)}"):
-        Optimizers(lanes, Rows(*(torch.zeros(2, 3) for _ in range(4))))
+        Optimizers(lanes, [Rows(*(torch.zeros(2, 3) for _ in range(4)))])

@@ -113,7 +113,7 @@ def test_optimizers_follow_them_as_torchs_do(kind: str) -> None:
     scheduler = CosineAnnealingLR(optimizer, T_max=TOTAL)
     rows = Rows(start[None].clone(), *(torch.zeros(1, 5, dtype=torch.float64) for _ in range(3)))
     factors = Schedules([lane], STEPS, EPOCHS).factors(done(0, TOTAL, 1))
-    optimizers = Optimizers([lane], rows)
+    optimizers = Optimizers([lane], [rows])
     (terms,) = optimizers.laid_out(done(1, TOTAL, 1), factors)
     for step in range(30):
         reference.grad = reference.detach().sin()

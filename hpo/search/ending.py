@@ -7,6 +7,7 @@ from typing import Any
 from hpo.search.database import Database
 from hpo.search.leases import Leases
 from hpo.search.records import StudyRecord
+from hpo.search.rounds import next_round
 from hpo.search.status import STARTED, STOPPED, time_is_up
 from hpo.search.studies import Studies
 
@@ -45,6 +46,12 @@ class Ending:
             if first:
                 return False  # however short the hours are, its first trials begin
         return time_is_up(self.hours, self.attrs)
+
+    def next_round(self, worker: str, workers: int, most: int) -> int:
+        """How many trials `worker` takes next, see `next_round`; `workers`: so many or more are at work."""
+        waiting, _ = self.leases.unfinished(self.study.study_id)
+        others = {holder.name for holder in self.leases.holders(self.study.study_id)} - {worker}
+        return next_round(waiting, max(workers, len(others) + 1), most)
 
     def left(self) -> tuple[int, bool]:
         """How many trials wait, and whether there is something to wait for: these, or others' trials."""

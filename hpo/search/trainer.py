@@ -20,7 +20,7 @@ from hpo.training.memory import out_of_memory
 from hpo.training.shapes import number_of_shapes, shape_key
 
 MORE = 1.3
-"""Times as many trials as pay may train at once, where that spares a round of a few."""
+"""Times as many trials as pay may train at once where that spares rounds (`next_round`)."""
 
 
 class Trainer:
@@ -70,8 +70,8 @@ class Trainer:
         folds = self.config.folds
         trials, fit = max(1, most // folds), max(1, one_shape.fit // folds)
         at_once = max(1, min(trials, fit, one_shape.lanes * shapes // folds))
-        if not learns(self.config):  # so that all begin and end together
-            at_once = min(fit, in_even_rounds(trials, at_once))
+        if not learns(self.config):
+            at_once = min(trials, fit, int(MORE * at_once))
         return Measured(at_once * folds, one_shape.lanes, round(one_shape.speed_up, 2))
 
     def _of_one_shape(self, most: int) -> Capacity:
@@ -99,15 +99,6 @@ class Trainer:
     def out_of_memory(self, error: Exception) -> bool:
         """Whether an error of a group says that its trials do not fit into memory together."""
         return out_of_memory(error)
-
-
-def in_even_rounds(trials: int, at_once: int) -> int:
-    """About `at_once`, at most `MORE` times as many, of which as few rounds as can be are as even as can be.
-
-    A step of a few lanes takes nearly as long as one of many. 128 trials, 51 at once, are two rounds of 64.
-    """
-    rounds = math.ceil(trials / int(MORE * at_once))
-    return math.ceil(trials / rounds)
 
 
 class TrialCohort:

@@ -84,6 +84,8 @@ class Worker:
         """When to ask for trials again, after there was none to claim."""
         self._ends = 0
         """How many trials had ended here by then: one more, and there is room for another one in flight."""
+        self._round = 0
+        """How many trials were in training when some were last claimed."""
         self._told: float | None = None
         """When an epoch was first seen to go on although this worker is to stop."""
 
@@ -132,7 +134,12 @@ class Worker:
         alone = any(trial.claim.alone for trial in self.held.running.values())
         if alone or self._in_vain() or self.ending.closed():
             return 0
-        return max(1, min(self.capacity // self.config.folds, self.share)) - len(self.held.running)
+        running, most = len(self.held.running), max(1, min(self.capacity // self.config.folds, self.share))
+        if self.learns or most in {1, self.share}:
+            return most - running
+        if 2 * running > self._round:
+            return 0
+        return max(1, self.ending.next_round(self.name, self.options.workers, most)) - running
 
     def _in_vain(self) -> bool:
         """Whether there was nothing to claim a moment ago, and nothing has changed."""
@@ -154,6 +161,7 @@ class Worker:
         self._read()
         for claim in claims:
             self._start(claim)
+        self._round = len(self.held.running)
         self._record_unless_brief()
         return True
 

@@ -89,8 +89,10 @@ class Linear(Link):
 
     def backward(self, gradient: Tensor, known: Tensor, state: Tensors, out: Tensors) -> Callable[[], Tensor]:
         if self.weight in out:
-            # Not by `out=`: into what does not lie side by side, torch multiplies lane by lane.
-            out[self.weight].copy_(torch.bmm(gradient.transpose(1, 2), known))
+            if out[self.weight].is_contiguous():
+                torch.bmm(gradient.transpose(1, 2), known, out=out[self.weight])
+            else:  # torch would multiply lane by lane
+                out[self.weight].copy_(torch.bmm(gradient.transpose(1, 2), known))
         if self.bias in out:
             torch.sum(gradient, 1, out=out[self.bias])
         return lambda: torch.bmm(gradient, state[self.weight])

@@ -29,7 +29,7 @@ _ALPHA = 0.99
 
 @dataclass(frozen=True)
 class Rows:
-    """What an update works on: [K, P] each, changed in place; `gradients` are used up."""
+    """What an update works on, of N parameters: [K, N] each, changed in place; `gradients` are used up."""
 
     weights: Tensor
     gradients: Tensor
@@ -75,15 +75,16 @@ class _Block:
     kind: Optimizer
     start: int
     stop: int
-    rows: Rows
+    parts: list[Rows]
     coefficients: Coefficients
 
 
 class Optimizers:
     """Steps of lanes that are sorted by `ORDER`."""
 
-    def __init__(self, lanes: Sequence[Hyperparameters], rows: Rows) -> None:
-        """rows: the lanes', in their order; each step works on them where they are."""
+    def __init__(self, lanes: Sequence[Hyperparameters], parts: Sequence[Rows]) -> None:
+        """parts: rows in the order of the lanes, of some parameters each. A step changes them in place."""
+        weights = parts[0].weights
         self._blocks: list[_Block] = []
         start = 0
         for kind in ORDER:
@@ -92,8 +93,9 @@ class Optimizers:
             if block != list(lanes[start:stop]):
                 raise ValueError(f"lanes must be sorted by optimizer, in the order {', '.join(ORDER)}")
             if block:
-                coefficients = Coefficients.of(block, rows.weights.dtype, rows.weights.device)
-                self._blocks.append(_Block(kind, start, stop, rows.block(start, stop), coefficients))
+                coefficients = Coefficients.of(block, weights.dtype, weights.device)
+                rows = [part.block(start, stop) for part in parts]
+                self._blocks.append(_Block(kind, start, stop, rows, coefficients))
             start = stop
 
     def laid_out(self, numbers: Tensor, factors: Tensor | None = None) -> list[Tensor]:
@@ -114,14 +116,15 @@ class Optimizers:
                 else rates * factors[:, block.start : block.stop, None]
             )
             terms = _TERMS.get(block.kind, _rate)(block.coefficients, rates, steps)
-            found.append(torch.stack(terms, 1).to(block.rows.weights.dtype))
+            found.append(torch.stack(terms, 1).to(block.parts[0].weights.dtype))
         return found
 
     @torch.no_grad()
     def step(self, terms: Sequence[Tensor]) -> None:
         """One step of every lane. terms: its row of each tensor that `laid_out` answers."""
         for block, own in zip(self._blocks, terms, strict=True):
-            _UPDATES[block.kind](block.rows, block.coefficients, *own.unbind())
+            for rows in block.parts:
+                _UPDATES[block.kind](rows, block.coefficients, *own.unbind())
 
 
 Terms = Callable[[Coefficients, Tensor, Tensor], list[Tensor]]

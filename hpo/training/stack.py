@@ -242,10 +242,10 @@ class Stack:
         self._total = torch.zeros(len(self._members), dtype=weights.dtype, device=weights.device)
         self._recorder = None
         first, second = self._rows["first"], self._rows["second"]
-        gradients = torch.empty_like(weights)
-        self._gradients = self.layout.parameters(gradients)
+        self._gradients, parts = self.layout.gradients(weights)
         lanes = [member.lane.settings.hyperparameters for member in self._members.values()]
-        self._optimizers = Optimizers(lanes, Rows(weights, gradients, first, second))
+        rows = [Rows(weights[:, at], gradients, first[:, at], second[:, at]) for at, gradients in parts]
+        self._optimizers = Optimizers(lanes, rows)
         self._prepare_lanes(lanes)
 
     def _prepare_lanes(self, lanes: Sequence[Hyperparameters]) -> None:
