@@ -135,6 +135,7 @@ class Worker:
         if alone or self._in_vain() or self.ending.closed():
             return 0
         running, most = len(self.held.running), max(1, min(self.capacity // self.config.folds, self.share))
+        # One by one, or all at once, rounds would gain nothing.
         if self.learns or most in {1, self.share}:
             return most - running
         if 2 * running > self._round:

@@ -18,8 +18,8 @@ from hpo.training.memory import free_memory, give_back_freed_memory, out_of_memo
 log = structlog.get_logger()
 
 MOST = {"cpu": 128, "cuda": 256}
-"""Lanes of one shape at most. Workers share a cache: on two cores with 36 MB, trials of 5 folds, of four
-shapes, took a worker 0.42 s each with 320 lanes of a shape at once, and 0.27 s with 160 or 80."""
+"""Lanes of one shape that are tried at most. Workers share a cache: on two cores with 36 MB, trials of 5
+folds, of four shapes, took a worker 0.42 s each with 320 lanes of a shape, and 0.27 s with 160 or 80."""
 STEPS, SECONDS = 6, 0.03
 """At least so many steps, of which the first warms up, and seconds for each count: short steps are noisy."""
 GAIN = 1.05
