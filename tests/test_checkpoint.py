@@ -1,6 +1,8 @@
 """Checkpoints: whole or not there, refused when damaged, bounded in number."""
 
 import contextlib
+import hashlib
+import json
 import resource
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 import structlog
 import torch
+from safetensors.torch import save
 
 from hpo.training.checkpoint import Checkpoints
 from hpo.training.lane import LaneKey, LaneState
@@ -39,6 +42,34 @@ def test_a_state_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     for key, state in loaded[1].items():
         assert state.epoch == 5
         assert all(torch.equal(state.tensors[name], tensor) for name, tensor in saved[4][key].tensors.items())
+
+
+def test_lanes_of_one_group_may_have_different_tensors(tmp_path: Path) -> None:
+    saved = states(3, 4, 5, epoch=2)
+    for state in saved[3].values():
+        state.tensors["optimizer.exp_avg.0.weight"] = torch.ones(2, 3)
+    for state in saved[5].values():
+        state.tensors["parameters.0.weight"] = torch.arange(8.0).view(4, 2).t()  # of another shape; no copy
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.save("w", saved)
+    for number, lanes in saved.items():
+        loaded = checkpoints.load(number, most=9)
+        assert loaded is not None and loaded[1].keys() == lanes.keys()
+        for key, state in lanes.items():
+            found = loaded[1][key].tensors
+            assert found.keys() == state.tensors.keys()
+            assert all(torch.equal(found[name], tensor) for name, tensor in state.tensors.items())
+            assert all(found[name].dtype == tensor.dtype for name, tensor in state.tensors.items())
+
+
+def test_a_checkpoint_from_before_packs_is_not_used(tmp_path: Path) -> None:
+    content = save({"1/0/7/parameters.0.weight": torch.ones(2, 3)})
+    (tmp_path / "w.000001.safetensors").write_bytes(content)
+    index = {"sha256": hashlib.sha256(content).hexdigest(), "epochs": {1: 4}}
+    (tmp_path / "w.000001.json").write_text(json.dumps(index))
+    with structlog.testing.capture_logs() as logs:
+        assert Checkpoints(tmp_path).load(1, most=9) is None
+    assert [entry["event"] for entry in logs] == ["a damaged checkpoint is not used"]
 
 
 def test_a_trial_that_was_never_saved_has_no_state(tmp_path: Path) -> None:

@@ -2,6 +2,10 @@
 
 A generation is a safetensors file and a JSON file with its hash, which is written last. Each group of trials
 keeps two generations: a damaged one is refused by its hash, and the one before is used.
+
+In the file, lanes whose states have tensors of the same names, shapes and types are one pack, with its lanes
+(trial, fold, seed) and their tensors stacked: `pack/name` [K, ...]. To write each tensor by itself takes 3 to 4
+times as long where networks are small.
 """
 
 import contextlib
@@ -11,14 +15,15 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import structlog
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import Tensor
 
 from hpo.training.lane import LaneKey, LaneState
 
@@ -26,6 +31,8 @@ log = structlog.get_logger()
 
 KEPT = 2
 """Generations of each group."""
+_LANES = "lanes"
+"""Name of the lanes of a pack. int64 [K, 3]"""
 
 
 @dataclass(frozen=True)
@@ -56,13 +63,7 @@ class Checkpoints:
         Returns:
             Whether they were written.
         """
-        tensors = {
-            f"{key.trial}/{key.fold}/{key.seed}/{name}": tensor.contiguous()
-            for lanes in states.values()
-            for key, state in lanes.items()
-            for name, tensor in state.tensors.items()
-        }
-        content = save(tensors)
+        content = save(_packed({key: state for lanes in states.values() for key, state in lanes.items()}))
         epochs = {number: next(iter(lanes.values())).epoch for number, lanes in states.items()}
         index = {"sha256": hashlib.sha256(content).hexdigest(), "epochs": epochs}
         stem = f"{_safe(group)}.{next(self._generations):06}"
@@ -91,8 +92,8 @@ class Checkpoints:
                 if hashlib.sha256(content).hexdigest() != generation.sha256:
                     raise SafetensorError("its hash is wrong")
                 epoch = generation.epochs[number]
-                return epoch, _states(load(content), number, epoch)
-            except (OSError, SafetensorError) as error:
+                return epoch, _unpacked(load(content), number, epoch)
+            except (OSError, SafetensorError, KeyError) as error:  # KeyError: of a version before packs
                 log.warning("a damaged checkpoint is not used", file=str(generation.path), reason=str(error))
         return None
 
@@ -131,13 +132,33 @@ class Checkpoints:
                 log.warning("a damaged checkpoint is not used", file=str(index), reason=str(error))
 
 
-def _states(tensors: Mapping[str, Any], number: int, epoch: int) -> dict[LaneKey, LaneState]:
+def _packed(states: Mapping[LaneKey, LaneState]) -> dict[str, Tensor]:
+    """What the file holds."""
+    packs: dict[Hashable, list[LaneKey]] = {}
+    for key, state in states.items():
+        kind = tuple((name, tensor.shape, tensor.dtype) for name, tensor in state.tensors.items())
+        packs.setdefault(kind, []).append(key)
+    packed = {}
+    for number, keys in enumerate(packs.values()):
+        packed[f"{number}/{_LANES}"] = torch.tensor([[key.trial, key.fold, key.seed] for key in keys])
+        for name in states[keys[0]].tensors:
+            packed[f"{number}/{name}"] = torch.stack([states[key].tensors[name] for key in keys])
+    return packed
+
+
+def _unpacked(packed: Mapping[str, Tensor], number: int, epoch: int) -> dict[LaneKey, LaneState]:
+    """The states of the trial of this number."""
+    lanes = {
+        name.removesuffix(f"/{_LANES}"): tensor.tolist()
+        for name, tensor in packed.items()
+        if name.endswith(f"/{_LANES}")
+    }
     states: dict[LaneKey, LaneState] = {}
-    for name, tensor in tensors.items():
-        trial, fold, seed, rest = name.split("/", 3)
-        if int(trial) == number:
-            key = LaneKey(number, int(fold), int(seed))
-            states.setdefault(key, LaneState(epoch)).tensors[rest] = tensor
+    for name, tensor in packed.items():
+        pack, own = name.split("/", 1)
+        for row, lane in enumerate(lanes[pack] if own != _LANES else ()):
+            if lane[0] == number:
+                states.setdefault(LaneKey(*lane), LaneState(epoch)).tensors[own] = tensor[row]
     return states
 
 
