@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from hpo.config import Task
+from hpo.training import links
 from hpo.training.chain import Chain
 from hpo.training.layout import constants
 from hpo.training.program import Batch, OneByOne, Program
 from models.layers import Dropout, stackable
 
-LANES, ROWS = 3, 12
+LANES, ROWS = 3, 24
 ACTIVATIONS: list[Callable[[], nn.Module]] = [
     nn.Identity,
     nn.ReLU,
@@ -27,6 +28,12 @@ ACTIVATIONS: list[Callable[[], nn.Module]] = [
     nn.Tanh,
     nn.Sigmoid,
 ]
+
+
+@pytest.fixture(autouse=True, params=[links.NARROW, ROWS], ids=["by features", "by outputs"])
+def narrow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batch norm after the first linear layer is computed in two ways, by how many features there are."""
+    monkeypatch.setattr(links, "NARROW", request.param)
 
 
 def network(*hidden: nn.Module, outputs: int = 3, width: int = 8) -> nn.Module:
@@ -45,7 +52,11 @@ def norm(width: int = 8) -> nn.BatchNorm1d:
 
 
 def passes(
-    program: Program, module: nn.Module, outputs: int, smoothing: Tensor | None
+    program: Program,
+    module: nn.Module,
+    outputs: int,
+    smoothing: Tensor | None,
+    distorted: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
     """Losses, gradients and buffers of a training pass of lanes that differ in all that they may."""
     generator = torch.Generator().manual_seed(0)
@@ -66,7 +77,7 @@ def passes(
                 rates = torch.tensor([0.0, 0.5, 1.0])
                 buffers[f"{name}.scale"] = torch.where(rates < 1, 1 / (1 - rates), 0.0)
                 buffers[f"{name}.threshold"] = torch.round((1 - rates) * 2**16 - 2**15).int()
-    x = torch.randn(LANES, ROWS, 5, generator=generator, dtype=dtype)
+    x = distorted(torch.randn(LANES, ROWS, 5, generator=generator, dtype=dtype))
     classes = torch.randint(outputs, (LANES, ROWS), generator=generator)
     numbers = torch.randn(LANES, ROWS, generator=generator, dtype=dtype)
     out = {name: torch.full_like(tensor, torch.nan) for name, tensor in parameters.items()}
@@ -79,12 +90,16 @@ def passes(
 
 
 def assert_gradients_are_autograds(
-    module: nn.Module, task: Task = "classification", outputs: int = 3, smoothing: Tensor | None = None
+    module: nn.Module,
+    task: Task = "classification",
+    outputs: int = 3,
+    smoothing: Tensor | None = None,
+    distorted: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> None:
     chain = Chain.of(copy.deepcopy(module), task)
     assert chain is not None
-    found = passes(chain, module, outputs, smoothing)
-    expected = passes(OneByOne(copy.deepcopy(module), task), module, outputs, smoothing)
+    found = passes(chain, module, outputs, smoothing, distorted)
+    expected = passes(OneByOne(copy.deepcopy(module), task), module, outputs, smoothing, distorted)
     exact = next(module.parameters()).dtype == torch.float64
     torch.testing.assert_close(found, expected, rtol=1e-9 if exact else 1e-3, atol=1e-11 if exact else 1e-5)
 
@@ -100,6 +115,7 @@ def test_an_activation_passes_autograds_gradient(activation: Callable[[], nn.Mod
     [
         lambda rate: [norm(), nn.ReLU(), nn.Dropout(rate)],
         lambda rate: [norm(), nn.ReLU(inplace=True), nn.Dropout(rate)],
+        lambda rate: [norm(), nn.ReLU(), nn.Dropout(rate), norm()],
         lambda rate: [norm(), nn.Dropout(rate), nn.ReLU()],
         lambda rate: [norm(), nn.GELU(), nn.Dropout(rate)],
         lambda rate: [nn.ReLU(), nn.Dropout(rate), norm()],
@@ -151,6 +167,29 @@ def test_what_is_frozen_is_passed_through_and_has_no_gradient() -> None:
         layer.weight.requires_grad = False
     module[4].bias.requires_grad = False  # type: ignore[index]
     assert_gradients_are_autograds(module)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("below", [[], [nn.Tanh], [nn.ReLU, lambda: nn.Dropout(0.4)]])
+def test_batch_norm_after_the_first_linear_layer_passes_autograds_gradient(
+    below: list[Callable[[], nn.Module]], bias: bool
+) -> None:
+    first = nn.Linear(5, 8, bias=bias)
+    layers = *(layer() for layer in below), first, norm(), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 8), norm()
+    module = sequence(*layers)
+    assert_gradients_are_autograds(module, outputs=8)
+    first.weight.requires_grad = False
+    assert_gradients_are_autograds(module, outputs=8)
+
+
+@pytest.mark.parametrize(("constant", "dtype"), [(1, torch.float32), (1, torch.float64), (5, torch.float64)])
+def test_features_far_from_0_and_features_that_never_change_pass_autograds_gradient(
+    constant: int, dtype: torch.dtype
+) -> None:
+    def distorted(x: Tensor) -> Tensor:
+        return torch.cat([torch.full_like(x[..., :constant], 3.0), x[..., constant:] + 10], -1)
+
+    assert_gradients_are_autograds(network(norm(), nn.ReLU()).to(dtype), distorted=distorted)
 
 
 def test_other_modules_are_no_chains() -> None:

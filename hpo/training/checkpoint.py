@@ -4,8 +4,8 @@ A generation is a safetensors file and a JSON file with its hash, which is writt
 keeps two generations: a damaged one is refused by its hash, and the one before is used.
 
 In the file, lanes whose states have tensors of the same names, shapes and types are one pack, with its lanes
-(trial, fold, seed) and their tensors stacked: `pack/name` [K, ...]. To write each tensor by itself takes 3 to 4
-times as long where networks are small.
+(trial, fold, seed) and their tensors stacked: `pack/name` [K, ...]. Where networks are small, to write each
+tensor by itself takes 3 to 4 times as long.
 """
 
 import contextlib

@@ -9,6 +9,7 @@ Shapes: K lanes, B examples of a batch, F features.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from hpo.training.layout import Tensors, joined
 from models.layers import BatchNorm1d, Dropout, dropout_keep, dropout_mask, normalize
 
 aten = torch.ops.aten
+NARROW = 4
+"""Rows of a batch for each feature, from which on `NormalizedLinear` goes by the features."""
 
 
 class Link(ABC):
@@ -177,26 +180,18 @@ class Normalize(Link):
         self.dropout = dropout
 
     def forward(self, x: Tensor, state: Tensors) -> tuple[Tensor, Any]:
-        weight, bias, mean, variance = (state[name] for name in self.names)
         if not self.layer.training:
-            y = normalize(self.layer, x, weight, bias, mean, variance)
+            y = normalize(self.layer, x, *(state[name] for name in self.names))
             return (y.relu_() if self.relu else y), None
         batch_mean = x.mean(1, keepdim=True)
         centered = x.sub_(batch_mean) if self.overwrites else x - batch_mean
         y = centered.square()
         batch_variance = y.mean(1)
         self._track(state, batch_mean.squeeze(1), batch_variance, x.shape[1])
-        inverse = (batch_variance + self.layer.eps).rsqrt_()
-        factor = weight * inverse
-        scale = self._scale(state, x.dtype)
-        if scale is not None:
-            factor, bias = factor * scale, bias * scale
-        torch.addcmul(bias.unsqueeze(1), centered, factor.unsqueeze(1), out=y)
-        if self.relu:
-            y.relu_()
-        if scale is not None:
-            y = self._drop(y, state)
-        return y, (y, centered, inverse, factor, scale)
+        affine = self._affine(batch_variance, state)
+        torch.addcmul(affine.bias.unsqueeze(1), centered, affine.factor.unsqueeze(1), out=y)
+        y = self._activated(y, state)
+        return y, (y, centered, affine)
 
     def _track(self, state: Tensors, mean: Tensor, variance: Tensor, rows: int) -> None:
         """Running statistics; the variance is the unbiased one, as in torch."""
@@ -206,11 +201,23 @@ class Normalize(Link):
         running_mean.lerp_(mean, self.layer.momentum)
         running_variance.lerp_(variance * (rows / (rows - 1)), self.layer.momentum)
 
-    def _scale(self, state: Tensors, dtype: torch.dtype) -> Tensor | None:
-        """[K, 1]; None where nothing is dropped."""
-        if self.dropout is None or not self.dropout.layer.active:
-            return None
-        return state[self.dropout.names[2]].to(dtype).unsqueeze(1)
+    def _affine(self, variance: Tensor, state: Tensors) -> "_Affine":
+        inverse = (variance + self.layer.eps).rsqrt_()
+        weight, bias = (state[name] for name in self.names[:2])
+        if not self._drops():
+            return _Affine(inverse, weight * inverse, bias, None)
+        assert self.dropout is not None
+        scale = state[self.dropout.names[2]].to(variance.dtype).unsqueeze(1)
+        return _Affine(inverse, weight * inverse * scale, bias * scale, scale)
+
+    def _drops(self) -> bool:
+        return self.dropout is not None and self.dropout.layer.active
+
+    def _activated(self, y: Tensor, state: Tensors) -> Tensor:
+        """In place."""
+        if self.relu:
+            y.relu_()
+        return self._drop(y, state) if self._drops() else y
 
     def _drop(self, y: Tensor, state: Tensors) -> Tensor:
         """Without the scale, which is in `y` already. What is not finite is dropped too, and not NaN."""
@@ -230,22 +237,104 @@ class Normalize(Link):
 
         The links that follow have looked at `y` already.
         """
-        y, centered, inverse, factor, scale = known
-        if self.relu:
-            aten.threshold_backward.grad_input(gradient, y, 0, grad_input=gradient)
+        y, centered, affine = known
+        self._deactivate(gradient, y)
         bias = gradient.sum(1)
-        slope = torch.mul(gradient, centered, out=y).sum(1) * inverse
-        for name, own in zip(self.names[:2], (slope, bias), strict=True):
-            if name in out:
-                torch.mul(own, 1.0 if scale is None else scale, out=out[name])
+        slope = torch.mul(gradient, centered, out=y).sum(1) * affine.inverse
+        self._give(slope, bias, affine, out)
 
         def with_respect_to_x() -> Tensor:
-            share = factor / -y.shape[1]
-            offset, tilt = bias * share, slope * share * inverse
-            torch.addcmul(offset.unsqueeze(1), gradient, factor.unsqueeze(1), out=gradient)
+            share = affine.factor / -y.shape[1]
+            offset, tilt = bias * share, slope * share * affine.inverse
+            torch.addcmul(offset.unsqueeze(1), gradient, affine.factor.unsqueeze(1), out=gradient)
             return gradient.addcmul_(centered, tilt.unsqueeze(1))
 
         return with_respect_to_x
+
+    def _deactivate(self, gradient: Tensor, y: Tensor) -> None:
+        """What `_activated` does to the gradient, in place, by what it has made of `y`."""
+        if self.relu:
+            aten.threshold_backward.grad_input(gradient, y, 0, grad_input=gradient)
+
+    def _give(self, slope: Tensor, bias: Tensor, affine: "_Affine", out: Tensors) -> None:
+        """The gradients of batch norm's own parameters."""
+        for name, own in zip(self.names[:2], (slope, bias), strict=True):
+            if name in out:
+                torch.mul(own, 1.0 if affine.scale is None else affine.scale, out=out[name])
+
+
+@dataclass(frozen=True)
+class _Affine:
+    """What batch norm does to its centered input: times `factor`, plus `bias`. [K, C] each"""
+
+    inverse: Tensor
+    """1 / standard deviation."""
+    factor: Tensor
+    bias: Tensor
+    scale: Tensor | None
+    """[K, 1] a dropout's, which is in `factor` and `bias`; None where nothing is dropped."""
+
+
+class NormalizedLinear(Normalize):
+    """A linear layer and batch norm, with what follows. [K, B, F] → [K, B, C]
+
+    Of the features' covariance S and the weights W, batch norm's variance is the diagonal of W S Wᵀ; and of
+    the products G of the output's gradient and the features, the gradient of W is factor · (G - c · W S). Of
+    few features that takes less time than nine passes over all outputs: a step of the MLP, 7 features, takes
+    0.94, 0.87 and 0.83 of it at batch 32, 64 and 128. Nothing below may have parameters.
+
+    It rounds otherwise: better where features are far from 0. Where an output is a thousandth of the products
+    that it sums up, as of nearly equal features with opposite weights, its gradient is within 1 to 3 %.
+    """
+
+    def __init__(
+        self, linear: Linear, name: str, layer: BatchNorm1d, relu: bool, dropout: Drop | None
+    ) -> None:
+        super().__init__(name, layer, relu, dropout, overwrites=True)
+        self.linear = linear
+
+    def forward(self, x: Tensor, state: Tensors) -> tuple[Tensor, Any]:
+        lanes, rows, features = x.shape
+        if not self.layer.training or rows < NARROW * features:
+            outputs, _ = self.linear.forward(x, state)
+            y, known = super().forward(outputs, state)
+            return y, (x, known)
+        x_mean = x.mean(1, keepdim=True)
+        centered = x.new_ones(lanes, rows, features + 1)  # one more, that is always 1, for batch norm's bias
+        torch.sub(x, x_mean, out=centered[:, :, :-1])
+        weight = x.new_zeros(lanes, features + 1, state[self.linear.weight].shape[1])
+        weight[:, :-1] = state[self.linear.weight].transpose(1, 2)
+        spread = torch.bmm(torch.bmm(centered.transpose(1, 2), centered).div_(rows), weight)
+        variance = (spread * weight).sum(1).clamp_min_(0)
+        mean = torch.bmm(x_mean, weight[:, :-1]).squeeze(1)
+        if self.linear.bias is not None:
+            mean += state[self.linear.bias]
+        self._track(state, mean, variance, rows)
+        affine = self._affine(variance, state)
+        scaled = weight * affine.factor.unsqueeze(1)
+        scaled[:, -1] = affine.bias
+        y = self._activated(torch.bmm(centered, scaled), state)
+        return y, (None, (y, centered, weight, spread, affine))
+
+    def backward(self, gradient: Tensor, known: Any, state: Tensors, out: Tensors) -> Callable[[], Tensor]:
+        x, known = known
+        if x is not None:
+            return self.linear.backward(super().backward(gradient, known, state, out)(), x, state, out)
+        y, centered, weight, spread, affine = known
+        self._deactivate(gradient, y)
+        products = torch.bmm(centered.transpose(1, 2), gradient)
+        slope = weight.mul_(products).sum(1) * affine.inverse
+        self._give(slope, products[:, -1], affine, out)
+        if self.linear.weight in out:
+            products.sub_(spread.mul_((slope * affine.inverse).unsqueeze(1)))
+            own = out[self.linear.weight].transpose(1, 2)
+            torch.mul(products[:, :-1], affine.factor.unsqueeze(1), out=own)
+        if self.linear.bias in out:  # batch norm subtracts it
+            out[self.linear.bias].zero_()
+        return self._no_gradient
+
+    def _no_gradient(self) -> Tensor:
+        raise NotImplementedError("nothing below a normalized linear layer has parameters")
 
 
 def links(module: nn.Module) -> list[Link] | None:
@@ -273,21 +362,32 @@ def _is_known(layer: nn.Module) -> bool:
 def _linked(layers: Sequence[tuple[str, nn.Module]]) -> Iterator[Link]:
     left = list(layers)
     before: nn.Module | None = None
+    learned = False
     while left:
         name, layer = left.pop(0)
         if isinstance(layer, nn.Flatten):
             yield Flatten()
         elif isinstance(layer, nn.Linear):
-            yield Linear(name, layer, last=not left)
+            linear = Linear(name, layer, last=not left)
+            following = left[0][1] if left else None
+            if not learned and isinstance(following, BatchNorm1d):
+                name, layer = left.pop(0)
+                yield NormalizedLinear(linear, name, following, *_activation(left))
+            else:
+                yield linear
         elif isinstance(layer, Dropout):
             yield Drop(name, layer)
         elif isinstance(layer, BatchNorm1d):
-            relu, dropout = bool(left) and type(left[0][1]) is nn.ReLU, None
-            if relu:
-                left.pop(0)
-                if left and isinstance(left[0][1], Dropout):
-                    dropout = Drop(*left.pop(0))
-            yield Normalize(name, layer, relu, dropout, overwrites=isinstance(before, nn.Linear))
+            yield Normalize(name, layer, *_activation(left), overwrites=isinstance(before, nn.Linear))
         else:
             yield Elementwise(layer)
+        learned = learned or isinstance(layer, nn.Linear | BatchNorm1d)
         before = layer
+
+
+def _activation(left: list[tuple[str, nn.Module]]) -> tuple[bool, Drop | None]:
+    """Whether a ReLU follows, and the dropout after it; they are taken from what is left."""
+    if not left or type(left[0][1]) is not nn.ReLU:
+        return False, None
+    left.pop(0)
+    return True, Drop(*left.pop(0)) if left and isinstance(left[0][1], Dropout) else None
