@@ -30,10 +30,10 @@ ACTIVATIONS: list[Callable[[], nn.Module]] = [
 ]
 
 
-@pytest.fixture(autouse=True, params=[links.NARROW, ROWS], ids=["by features", "by outputs"])
-def narrow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, params=[ROWS, ROWS + 1], ids=["by features", "by outputs"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batch norm after the first linear layer is computed in two ways, by how many features there are."""
-    monkeypatch.setattr(links, "NARROW", request.param)
+    monkeypatch.setattr(links, "LEAST_ROWS", request.param)
 
 
 def network(*hidden: nn.Module, outputs: int = 3, width: int = 8) -> nn.Module:
