@@ -2,13 +2,14 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from hpo.config import Task
-from hpo.training import links
+from hpo.training import normalized
 from hpo.training.chain import Chain
 from hpo.training.layout import constants
 from hpo.training.program import Batch, OneByOne, Program
@@ -33,7 +34,7 @@ ACTIVATIONS: list[Callable[[], nn.Module]] = [
 @pytest.fixture(autouse=True, params=[ROWS, ROWS + 1], ids=["by features", "by outputs"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batch norm after the first linear layer is computed in two ways, by how many features there are."""
-    monkeypatch.setattr(links, "LEAST_ROWS", request.param)
+    monkeypatch.setattr(normalized, "LEAST_ROWS", request.param)
 
 
 def network(*hidden: nn.Module, outputs: int = 3, width: int = 8) -> nn.Module:
@@ -56,7 +57,7 @@ def passes(
     module: nn.Module,
     outputs: int,
     smoothing: Tensor | None,
-    distorted: Callable[[Tensor], Tensor],
+    distorted: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
     """Losses, gradients and buffers of a training pass of lanes that differ in all that they may."""
     generator = torch.Generator().manual_seed(0)
@@ -190,6 +191,16 @@ def test_features_far_from_0_and_features_that_never_change_pass_autograds_gradi
         return torch.cat([torch.full_like(x[..., :constant], 3.0), x[..., constant:] + 10], -1)
 
     assert_gradients_are_autograds(network(norm(), nn.ReLU()).to(dtype), distorted=distorted)
+
+
+def test_a_compiled_chain_has_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # needs no C++ compiler
+    module = network(norm(), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 8), norm())
+    chain = Chain.of(copy.deepcopy(module), "classification")
+    assert chain is not None
+    expected = passes(chain, module, 3, None)
+    chain.compile()
+    torch.testing.assert_close(passes(chain, module, 3, None), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_other_modules_are_no_chains() -> None:

@@ -215,10 +215,8 @@ def test_when_every_trial_fails_it_says_so_with_the_reason(desk: Desk) -> None:
     assert desk.states("doomed") == ["FAIL"] * 3
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
-def test_interrupted_it_leaves_nothing_running_and_goes_on_where_it_was(
-    desk: Desk, number: signal.Signals
-) -> None:
+def interrupted(desk: Desk, number: signal.Signals) -> list[str]:
+    """The states of a search's trials after this signal; nothing runs any more."""
     desk.study(LONG)
     with desk.started("run", "study.yaml", "--workers", "2") as process:
         eventually(desk.searches, 60)
@@ -231,11 +229,20 @@ def test_interrupted_it_leaves_nothing_running_and_goes_on_where_it_was(
         assert "Traceback" not in output
         assert output.count("interrupted, nothing is lost; the same command goes on from here") == 1, output
         assert not any(map(alive, workers))
-    interrupted = desk.states("long")
-    assert "RUNNING" not in interrupted and "WAITING" in interrupted
+    return desk.states("long")
+
+
+def test_ctrl_c_leaves_nothing_running_and_the_same_command_goes_on_where_it_was(desk: Desk) -> None:
+    states = interrupted(desk, signal.SIGINT)
+    assert "RUNNING" not in states and "WAITING" in states
     answer = desk.json("run", "study.yaml", "--workers", "2")
     assert answer["trials"] == {"complete": 12, "pruned": 0, "failed": 0}
     assert desk.states("long") == ["COMPLETE"] * 12
+
+
+def test_sigterm_is_as_ctrl_c(desk: Desk) -> None:
+    states = interrupted(desk, signal.SIGTERM)
+    assert "RUNNING" not in states and "WAITING" in states
 
 
 def test_a_killed_worker_is_replaced_and_its_trials_are_finished(desk: Desk) -> None:

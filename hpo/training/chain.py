@@ -3,7 +3,7 @@
 Shapes: K lanes, B examples of a batch, C outputs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from hpo.config import Task
 from hpo.training.layout import Tensors
-from hpo.training.links import Linear, Link, links
+from hpo.training.links import DERIVATIVES, Drop, Elementwise, Flatten, Linear, Link
 from hpo.training.losses import losses_and_gradients
+from hpo.training.normalized import Normalize, NormalizedLinear
 from hpo.training.program import Batch, Program, any_lanes, compiled
+from models.layers import BatchNorm1d, Dropout
 
 
 class Chain(Program):
@@ -82,3 +84,59 @@ class Chain(Program):
             x, knows = link.forward(x, state)
             known.append(knows)
         return x, known
+
+
+def links(module: nn.Module) -> list[Link] | None:
+    """The links of a sequence of known layers, on rows of features; None for any other module."""
+    named = list(module.named_modules(remove_duplicate=False))
+    layers = [(name, layer) for name, layer in named if type(layer) is not nn.Sequential]
+    # A layer at two places has one name in the state; and the first layer must make rows of features.
+    if len({layer for _, layer in named}) < len(named) or not layers or type(layers[0][1]) is not nn.Flatten:
+        return None
+    if any(_is_hooked(layer) for _, layer in named) or not all(_is_known(layer) for _, layer in layers):
+        return None
+    return list(_linked(layers))
+
+
+def _is_hooked(layer: nn.Module) -> bool:
+    return any((layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks))
+
+
+def _is_known(layer: nn.Module) -> bool:
+    if type(layer) is nn.Flatten:
+        return (layer.start_dim, layer.end_dim) == (1, -1)
+    return type(layer) in {nn.Linear, BatchNorm1d, Dropout, *DERIVATIVES}
+
+
+def _linked(layers: Sequence[tuple[str, nn.Module]]) -> Iterator[Link]:
+    left = list(layers)
+    before: nn.Module | None = None
+    learned = False
+    while left:
+        name, layer = left.pop(0)
+        if isinstance(layer, nn.Flatten):
+            yield Flatten()
+        elif isinstance(layer, nn.Linear):
+            linear = Linear(name, layer, last=not left)
+            following = left[0][1] if left else None
+            if not learned and isinstance(following, BatchNorm1d):
+                name, layer = left.pop(0)
+                yield NormalizedLinear(linear, name, following, *_activation(left))
+            else:
+                yield linear
+        elif isinstance(layer, Dropout):
+            yield Drop(name, layer)
+        elif isinstance(layer, BatchNorm1d):
+            yield Normalize(name, layer, *_activation(left), overwrites=isinstance(before, nn.Linear))
+        else:
+            yield Elementwise(layer)
+        learned = learned or isinstance(layer, nn.Linear | BatchNorm1d)
+        before = layer
+
+
+def _activation(left: list[tuple[str, nn.Module]]) -> tuple[bool, Drop | None]:
+    """Whether a ReLU follows, and the dropout after it; they are taken from what is left."""
+    if not left or type(left[0][1]) is not nn.ReLU:
+        return False, None
+    left.pop(0)
+    return True, Drop(*left.pop(0)) if left and isinstance(left[0][1], Dropout) else None
