@@ -50,6 +50,7 @@ def test_lanes_of_one_group_may_have_different_tensors(tmp_path: Path) -> None:
         state.tensors["optimizer.exp_avg.0.weight"] = torch.ones(2, 3)
     for state in saved[5].values():
         state.tensors["parameters.0.weight"] = torch.arange(8.0).view(4, 2).t()  # of another shape; no copy
+        state.tensors["parameters.1.weight"] = torch.randn(8, 3, 3, 3).movedim(-1, -3)  # channels last
     checkpoints = Checkpoints(tmp_path)
     assert checkpoints.save("w", saved)
     for number, lanes in saved.items():

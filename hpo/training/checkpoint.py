@@ -142,7 +142,8 @@ def _packed(states: Mapping[LaneKey, LaneState]) -> dict[str, Tensor]:
     for number, keys in enumerate(packs.values()):
         packed[f"{number}/{_LANES}"] = torch.tensor([[key.trial, key.fold, key.seed] for key in keys])
         for name in states[keys[0]].tensors:
-            packed[f"{number}/{name}"] = torch.stack([states[key].tensors[name] for key in keys])
+            tensors = [states[key].tensors[name] for key in keys]
+            packed[f"{number}/{name}"] = torch.stack(tensors).contiguous()  # of channels last it is not
     return packed
 
 
