@@ -139,6 +139,18 @@ def test_lanes_of_different_rates_pass_autograds_gradient_side_by_side(
     assert_gradients_are_autograds(network(*block, nn.Dropout(0.5), width=width).to(dtype))
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_where_products_cancel_in_an_output_its_variance_is_right(scale: float) -> None:
+    x = torch.randn(1, ROWS, 2, generator=torch.Generator().manual_seed(0))
+    x[..., 1] = x[..., 0] + 1e-3 * x[..., 1]
+    x -= x.mean(1, keepdim=True)
+    weight = scale * torch.tensor([[[1.0], [-1.0]]])
+    spread, variance = normalized.weighted_covariance(x, weight)
+    outputs = x.double() @ weight.double()
+    assert variance.item() == pytest.approx(outputs.square().mean().item(), rel=1e-6)
+    torch.testing.assert_close(spread.double(), x.double().mT @ outputs / ROWS, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("first", [lambda: norm(5), lambda: nn.Dropout(0.3), nn.Tanh, lambda: nn.Identity()])
 def test_a_chain_may_begin_with_any_layer(first: Callable[[], nn.Module]) -> None:
     assert_gradients_are_autograds(sequence(first(), nn.Linear(5, 3)))

@@ -71,6 +71,7 @@ def test_a_checkpoint_from_before_packs_is_not_used(tmp_path: Path) -> None:
     with structlog.testing.capture_logs() as logs:
         assert Checkpoints(tmp_path).load(1, most=9) is None
     assert [entry["event"] for entry in logs] == ["a damaged checkpoint is not used"]
+    assert logs[0]["reason"] == "it is of an earlier version of hpo"
 
 
 def test_a_trial_that_was_never_saved_has_no_state(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ class Checkpoints:
                     raise SafetensorError("its hash is wrong")
                 epoch = generation.epochs[number]
                 return epoch, _unpacked(load(content), number, epoch)
-            except (OSError, SafetensorError, KeyError) as error:  # KeyError: of a version before packs
+            except (OSError, SafetensorError) as error:
                 log.warning("a damaged checkpoint is not used", file=str(generation.path), reason=str(error))
         return None
 
@@ -148,17 +148,19 @@ def _packed(states: Mapping[LaneKey, LaneState]) -> dict[str, Tensor]:
 
 
 def _unpacked(packed: Mapping[str, Tensor], number: int, epoch: int) -> dict[LaneKey, LaneState]:
-    """The states of the trial of this number."""
-    lanes = {
-        name.removesuffix(f"/{_LANES}"): tensor.tolist()
-        for name, tensor in packed.items()
-        if name.endswith(f"/{_LANES}")
-    }
+    """The states of the trial of this number.
+
+    Raises:
+        SafetensorError: the file has no packs.
+    """
     states: dict[LaneKey, LaneState] = {}
     for name, tensor in packed.items():
         pack, own = name.split("/", 1)
-        for row, lane in enumerate(lanes[pack] if own != _LANES else ()):
-            if lane[0] == number:
+        lanes = packed.get(f"{pack}/{_LANES}")
+        if lanes is None:
+            raise SafetensorError("it is of an earlier version of hpo")
+        for row, lane in enumerate(lanes.tolist()):
+            if lane[0] == number and own != _LANES:
                 states.setdefault(LaneKey(*lane), LaneState(epoch)).tensors[own] = tensor[row]
     return states
 

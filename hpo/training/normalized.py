@@ -18,6 +18,18 @@ LEAST_ROWS, ROWS_PER_FEATURE = 32, 4
 """Of a batch, from which on `NormalizedLinear` goes by the features."""
 
 
+@dataclass(frozen=True)
+class _Affine:
+    """What batch norm does to its centered input: times `factor`, plus `bias`. [K, C] each"""
+
+    inverse: Tensor
+    """1 / standard deviation."""
+    factor: Tensor
+    bias: Tensor
+    scale: Tensor | None
+    """[K, 1] a dropout's, which is in `factor` and `bias`; None where nothing is dropped."""
+
+
 class Normalize(Link):
     """Batch norm, with the ReLU and the dropout that follow it. [K, B, F] → the same shape
 
@@ -63,7 +75,7 @@ class Normalize(Link):
         running_mean.lerp_(mean, self.layer.momentum)
         running_variance.lerp_(variance * (rows / (rows - 1)), self.layer.momentum)
 
-    def _affine(self, variance: Tensor, state: Tensors) -> "_Affine":
+    def _affine(self, variance: Tensor, state: Tensors) -> _Affine:
         inverse = (variance + self.layer.eps).rsqrt_()
         weight, bias = (state[name] for name in self.names[:2])
         if not self._drops():
@@ -118,23 +130,11 @@ class Normalize(Link):
         if self.relu:
             torch.ops.aten.threshold_backward.grad_input(gradient, y, 0, grad_input=gradient)
 
-    def _give(self, slope: Tensor, bias: Tensor, affine: "_Affine", out: Tensors) -> None:
+    def _give(self, slope: Tensor, bias: Tensor, affine: _Affine, out: Tensors) -> None:
         """The gradients of batch norm's own parameters."""
         for name, own in zip(self.names[:2], (slope, bias), strict=True):
             if name in out:
                 torch.mul(own, 1.0 if affine.scale is None else affine.scale, out=out[name])
-
-
-@dataclass(frozen=True)
-class _Affine:
-    """What batch norm does to its centered input: times `factor`, plus `bias`. [K, C] each"""
-
-    inverse: Tensor
-    """1 / standard deviation."""
-    factor: Tensor
-    bias: Tensor
-    scale: Tensor | None
-    """[K, 1] a dropout's, which is in `factor` and `bias`; None where nothing is dropped."""
 
 
 class NormalizedLinear(Normalize):
@@ -142,14 +142,11 @@ class NormalizedLinear(Normalize):
 
     Of the features' covariance S and the weights W, batch norm's variance is the diagonal of W S Wᵀ; and of
     the products G of the output's gradient and the features, the gradient of W is factor · (G - c · W S). Of
-    few features that takes less time than nine passes over all outputs: a step of 165 lanes of the MLP, of 7
-    features, 0.93, 0.88 and 0.85 of it at batch 32, 64 and 128; of 5 lanes 1.02 to 1. Nothing below may have
-    parameters.
+    few features that takes less time than nine passes over all outputs (ARCHITECTURE.md has figures). Nothing
+    below may have parameters.
 
-    It rounds otherwise: better where features are far from 0, worse where products cancel in an output, as of
-    nearly equal features with opposite weights. The variance's error grows with the square of their ratio: at
-    a thousandth gradients are within 1 to 3 % while the variance is below batch norm's epsilon, and it may be
-    off by half where it is above.
+    It rounds otherwise: better where features are far from 0, and by a few times more where products cancel
+    in an output, as of nearly equal features with opposite weights.
     """
 
     def __init__(
@@ -170,8 +167,7 @@ class NormalizedLinear(Normalize):
         own = state[self.linear.weight].transpose(1, 2)
         weight = x.new_zeros(lanes, features + 1, own.shape[2])
         own = weight.narrow(1, 0, features).copy_(own)
-        spread = torch.bmm(torch.bmm(centered.transpose(1, 2), centered).div_(rows), weight)
-        variance = (spread * weight).sum(1).clamp_min_(0)
+        spread, variance = weighted_covariance(centered, weight)
         mean = torch.bmm(x_mean, own).squeeze(1)
         if self.linear.bias is not None:
             mean += state[self.linear.bias]
@@ -202,3 +198,14 @@ class NormalizedLinear(Normalize):
 
     def _no_gradient(self) -> Tensor:
         raise NotImplementedError("nothing below a normalized linear layer has parameters")
+
+
+def weighted_covariance(centered: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """S Wᵀ [K, F, C] and the outputs' variance [K, C] of features [K, B, F], weights [K, F, C].
+
+    In float64: of a variance that is small because products cancel, float32 would leave nothing.
+    """
+    features, precise = centered.double(), weight.double()
+    spread = torch.bmm(torch.bmm(features.transpose(1, 2), features).div_(centered.shape[1]), precise)
+    variance = (spread * precise).sum(1).clamp_min_(0)
+    return spread.to(weight.dtype), variance.to(weight.dtype)
