@@ -32,6 +32,8 @@ OPTIMIZERS: list[dict[str, Any]] = [
     {"optimizer": "sgd", "learning_rate": 0.1},
     {"optimizer": "rmsprop", "learning_rate": 0.002},
 ]
+BATCH_SIZES = [16, 32]
+"""With the first the MLP's first batch norm goes by its outputs, with the second by the 7 features."""
 NETWORKS = {
     "mlp": (7,),
     "user_networks.py:cnn": (1, 6, 6),
@@ -144,9 +146,10 @@ def assert_same_state(one: LaneState, other: LaneState, tolerance: float = 1e-9)
 
 
 @pytest.mark.slow
-def test_in_a_cohort_of_64_a_lane_has_the_loss_curve_that_it_has_alone() -> None:
+@pytest.mark.parametrize("batch_size", BATCH_SIZES)
+def test_in_a_cohort_of_64_a_lane_has_the_loss_curve_that_it_has_alone(batch_size: int) -> None:
     bench = Bench()
-    lanes = [lane(number) for number in range(64)]
+    lanes = [lane(number, batch_size=batch_size) for number in range(64)]
     together = curves(bench.cohort(lanes), 20)
     for one in (*lanes[:7], lanes[-1]):
         alone = bench.cohort([one])
@@ -155,9 +158,10 @@ def test_in_a_cohort_of_64_a_lane_has_the_loss_curve_that_it_has_alone() -> None
 
 
 @pytest.mark.slow
-def test_in_float32_losses_agree_to_one_in_ten_thousand_after_20_epochs() -> None:
+@pytest.mark.parametrize("batch_size", BATCH_SIZES)
+def test_in_float32_losses_agree_to_one_in_ten_thousand_after_20_epochs(batch_size: int) -> None:
     bench = Bench(dtype=torch.float32)
-    lanes = [lane(number) for number in range(64)]
+    lanes = [lane(number, batch_size=batch_size) for number in range(64)]
     together = curves(bench.cohort(lanes), 20)
     assert bench.programs() == {Chain}
     for one in lanes[:6]:
@@ -262,11 +266,12 @@ def plain_epochs(bench: Bench, one: Lane, module: nn.Module, epochs: int) -> lis
     return losses
 
 
+@pytest.mark.parametrize("batch_size", BATCH_SIZES)
 @pytest.mark.parametrize("name", ["mlp", "user_networks.py:cnn", "user_networks.py:resnet"])
-def test_a_lane_trains_as_an_ordinary_loop_does(name: str) -> None:
+def test_a_lane_trains_as_an_ordinary_loop_does(name: str, batch_size: int) -> None:
     bench = Bench(name)
-    own = lane(1, dropout=0.0)
-    cohort = bench.cohort([own, lane(2), lane(7)])
+    own = lane(1, batch_size=batch_size, dropout=0.0)
+    cohort = bench.cohort([own, *(lane(number, batch_size=batch_size) for number in (2, 7))])
     module = cohort.module(own.key).double().train()
     expected = plain_epochs(bench, own, module, 3)
     found = curves(cohort, 3)[own.key]
